@@ -1,0 +1,32 @@
+"""The families that the diffusion tests run over."""
+
+import torch
+
+from notes_lib.diffusion import (
+    EDM,
+    VE,
+    Linear,
+    VPCosine,
+    VPLinear,
+    VPTabulated,
+    eps_target,
+    karras_target,
+    linear_betas,
+    score_target,
+    v_target,
+    velocity_target,
+    x0_target,
+)
+
+PATHS = [VPLinear(), VPCosine(), VPTabulated(linear_betas(1000)), VE(), EDM(), Linear()]
+TARGETS = [x0_target, eps_target, v_target, score_target, velocity_target, karras_target(0.5)]
+
+
+def name(value):
+    return type(value).__name__ if value in PATHS else getattr(value, "__name__", "karras")
+
+
+def interior(path, n=7):
+    """Times inside the path, off the knots of a table (where it has a kink)."""
+    width = path.t_max - path.t_min
+    return torch.linspace(path.t_min + 0.0503 * width, path.t_min + 0.9501 * width, n)
