@@ -9,6 +9,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+CHECKPOINTS = Path(__file__).parent / "checkpoints"  # weights that a page loads, with their notes
+
 
 class EMA:
     r"""An exponential moving average of a module's parameters, kept in `module`, a copy.

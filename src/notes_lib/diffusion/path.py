@@ -215,6 +215,10 @@ class VPTabulated(VariancePreserving):
         ends = f"{self.betas[0]:g} to {self.betas[-1]:g}" if self.betas else ""
         return f"VPTabulated({len(self.betas)} betas, {ends})"
 
+    def at(self, *steps: int) -> list[Level]:
+        """The levels of the chain's own steps, 0 (the data) to T."""
+        return self.levels(torch.tensor(steps, dtype=torch.float64) / len(self.betas))
+
     @cached_property
     def _table(self) -> Tensor:
         rates = -torch.log1p(-torch.tensor(self.betas, dtype=torch.float64))
@@ -256,7 +260,9 @@ class VPCosine(GaussianPath):
         return 0.5 * math.pi * self.alpha(t)
 
 
-class _UnitAlpha(GaussianPath):
+class VarianceExploding(GaussianPath):
+    r"""Paths with :math:`\alpha = 1`: the data keep their scale and the noise outgrows them."""
+
     def alpha(self, t: Tensor) -> Tensor:
         return torch.ones_like(t)
 
@@ -265,7 +271,7 @@ class _UnitAlpha(GaussianPath):
 
 
 @dataclass(frozen=True)
-class VE(_UnitAlpha):
+class VE(VarianceExploding):
     r"""Variance exploding: :math:`\alpha = 1`, sigma geometric. Song et al. (2021), appendix C.
 
     Raises:
@@ -286,7 +292,7 @@ class VE(_UnitAlpha):
 
 
 @dataclass(frozen=True)
-class EDM(_UnitAlpha):
+class EDM(VarianceExploding):
     r""":math:`\alpha = 1`, :math:`\sigma = t`: time is the noise level. Karras et al. (2022)."""
 
     t_min: float = 0.0

@@ -70,6 +70,9 @@ def sample(
 ) -> Float[Tensor, " b *d"]:
     """The last sample of :func:`trajectory`, with gradients off.
 
+    With DDIM on a rising grid it is the inversion :eq:`eq-ddim-inversion`, from data to noise. Such
+    a grid starts above the noiseless level, where the noise is undefined: give the data ts[0] > 0.
+
     Raises:
         ValueError: what :func:`trajectory` raises, or a result that is not finite because the
             denoiser returned NaN or infinity on the way.

@@ -64,7 +64,8 @@ def ancestral(
 
 
 def ddim_row(t: Level, s: Level, eta: float) -> Row:
-    r"""Coefficients of a DDIM step, :eq:`eq-ddim-match` and :eq:`eq-ddim-sigma`.
+    r"""Coefficients of a DDIM step, :eq:`eq-ddim-match` and :eq:`eq-ddim-sigma`: the marginals
+    :eq:`eq-ddim-marginals` are kept, whatever eta and the stride.
 
     .. math::
         \mathrm{std} = \eta\,\frac{\sigma_s}{\sigma_t}\sqrt{\beta_{ts}}, \qquad
