@@ -5,5 +5,6 @@ licence.
 """
 
 from .digits import digits, stratified_split
+from .points import Airports, airports
 
-__all__ = ["digits", "stratified_split"]
+__all__ = ["Airports", "airports", "digits", "stratified_split"]
