@@ -139,7 +139,7 @@ class Scrub:
 
 _SHOW = (
     "const r=this.closest('.scrub'),l=JSON.parse(r.dataset.labels)[this.value];"
-    "r.querySelectorAll('g.frame').forEach(g=>"
+    "r.querySelectorAll('.frame').forEach(g=>"
     "g.style.display=g.dataset.frame===this.value?'':'none');"
     "r.querySelector('output').textContent=l;this.setAttribute('aria-valuetext',l)"
 )

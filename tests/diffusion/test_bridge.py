@@ -17,8 +17,7 @@ from .paths import PATHS, interior, name
 DDPM = VPTabulated(linear_betas(1000))
 
 
-def chain(*ks):
-    return DDPM.levels(torch.tensor(ks) / 1000)
+chain = DDPM.at
 
 
 @pytest.mark.equation("eq-ddpm-step")
@@ -86,7 +85,7 @@ def test_both_forms_of_the_posterior_mean(k):
     torch.testing.assert_close(row.x * x_t + row.x0 * x0, with_eps, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.equation("eq-ddim-match", "eq-ddim-sigma")
+@pytest.mark.equation("eq-ddim-marginals", "eq-ddim-match", "eq-ddim-sigma")
 @pytest.mark.parametrize("path", PATHS, ids=name)
 @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
 def test_ddim_keeps_the_marginal_at_any_eta_and_stride(path, eta):

@@ -45,6 +45,13 @@ def test_every_parameter_of_the_mlp_learns():
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in net.parameters())
 
 
+def test_one_time_for_all_is_embedded_once():
+    net, x = ResidualMLP(4, 8, 2), torch.randn(3, 4)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter)
+    torch.testing.assert_close(net(x, torch.tensor([0.3])), net(x, torch.full((3,), 0.3)))
+
+
 def test_samples_do_not_see_each_other():
     net, x, t = ResidualMLP(4, 8, 2), torch.randn(3, 4), torch.rand(3)
     for parameter in net.parameters():

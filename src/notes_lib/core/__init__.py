@@ -8,11 +8,11 @@ from .gaussian import normal_kl, normal_log_prob
 from .metrics import Estimate, bootstrap, frechet_distance, mean, nearest_distance, variance
 from .ode import EULER, HEUN, RK4, Tableau, odeint, rk_step
 from .oracle import Denoise, Empirical, GaussianMixture
-from .tensor import Noise, check_finite, check_same, expand_to, seeded_noise
+from .tensor import Noise, check_finite, check_same, expand_to, seeded_noise, slerp
 
 __all__ = [
     "EULER", "HEUN", "RK4", "Denoise", "Empirical", "Estimate", "GaussianMixture", "Noise",
     "Tableau", "bootstrap", "check_finite", "check_same", "expand_to", "frechet_distance", "mean",
     "nearest_distance", "normal_kl", "normal_log_prob", "odeint", "rk_step", "seeded_noise",
-    "variance",
+    "slerp", "variance",
 ]  # fmt: skip

@@ -15,8 +15,8 @@ class Denoiser(nn.Module):
     r""":math:`D(x_t, t) \approx \mathbb E[x_0 \mid x_t]`, read out of a network.
 
     Args:
-        net: a module or a function, called as ``net(x_t, t, **condition)`` with t of shape (b,);
-            returns a tensor like x_t.
+        net: a module or a function, called as ``net(x_t, t, **condition)`` with t of shape (b,), or
+            (1,) where one time holds for all, as in sampling; returns a tensor like x_t.
         path: the Gaussian path of the data.
         target: what the network's output means.
     """
@@ -28,7 +28,7 @@ class Denoiser(nn.Module):
     def forward(
         self, x_t: Float[Tensor, " b *d"], t: Tensor, **condition: Tensor
     ) -> Float[Tensor, " b *d"]:
-        t = t.to(x_t).expand(len(x_t))
+        t = t.to(x_t).reshape(-1)
         return decode(self.target, self.path, x_t, self.net(x_t, t, **condition), t)
 
     def errors(

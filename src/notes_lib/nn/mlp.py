@@ -52,7 +52,7 @@ class ResidualMLP(nn.Module):
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
 
-    def forward(self, x_t: Float[Tensor, " b *d"], t: Float[Tensor, " b"]) -> Tensor:
+    def forward(self, x_t: Float[Tensor, " b *d"], t: Float[Tensor, " #b"]) -> Tensor:
         c, flat = self.time(t), x_t.flatten(1)
         x = self.first(flat)
         for block in self.blocks:

@@ -1,0 +1,30 @@
+"""Write the executed notebook of every page into `_build/notebooks`, for Jupyter or for nbval."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+import nbformat
+import pages
+from execute import execute
+from fingerprint import ROOT
+
+FOLDER = pages.BUILD / "notebooks"
+
+
+def write_all() -> None:
+    if FOLDER.exists():
+        shutil.rmtree(FOLDER)
+    cache = pages.open_cache()
+    for page in pages.notebooks():
+        target = FOLDER / page.relative_to(ROOT / "book").with_suffix(".ipynb")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(pages.executed(page, cache), target)
+    print(f"Wrote {FOLDER}")
+
+
+if __name__ == "__main__":
+    if failures := execute():
+        sys.exit("\n".join(map(str, failures)))
+    write_all()
