@@ -30,9 +30,10 @@ env-test: env
 book: env ## execute what changed, build the site into _build/html
 	@$(PY) book/_tools/build.py
 
-test: env-test book ## ruff, unit tests, doctests, every page under nbval, the checks on the site
+test: env-test ## ruff, unit tests, doctests, every page under nbval, the checks on the site
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	@$(PY) book/_tools/build.py
 	$(PY) -m pytest -n 2 --dist loadfile --nbval-lax tests src book
 
 lab: env ## open the pages as notebooks in JupyterLab
