@@ -39,8 +39,7 @@ def train(x: Tensor, steps: int, seed: int) -> tuple[Denoiser, list[float]]:
         optimizer, RATE, total_steps=steps, pct_start=0.1
     )
     draws = (
-        model.loss(x0, torch.randint(1, T + 1, (BATCH,)) / T)
-        for x0 in batches(x, BATCH, steps)
+        model.loss(x0, torch.randint(1, T + 1, (BATCH,)) / T) for x0 in batches(x, BATCH, steps)
     )
     losses = []
     for loss in tqdm(fit(draws, optimizer, schedule), total=steps, desc=f"seed {seed}"):
@@ -68,9 +67,7 @@ def main() -> None:
         commit=commit,
         date=date.today().isoformat(),
         torch=torch.__version__,
-        losses=json.dumps(
-            [round(fmean(losses[i : i + 80]), 4) for i in range(0, STEPS, 80)]
-        ),
+        losses=json.dumps([round(fmean(losses[i : i + 80]), 4) for i in range(0, STEPS, 80)]),
     )
 
 

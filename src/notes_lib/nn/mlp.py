@@ -30,21 +30,18 @@ class ResidualMLP(nn.Module):
         blocks: number of residual blocks.
         condition: width of the time embedding.
 
-    The output is :math:`f(x_t, t) + g(t)\,x_t` with one number g a time: at the noisy end the noise is
-    nearly x_t itself, and a gain passes it on better than a bottleneck. It starts at exactly zero.
+    The output is :math:`f(x_t, t) + g(t)\,x_t` with one number g a time: at the noisy end the noise
+    is nearly x_t itself, and a gain passes it on better than a bottleneck. It starts at exactly
+    zero. One time of shape (1,) serves all rows.
     """
 
-    def __init__(
-        self, dim: int, hidden: int = 256, blocks: int = 3, condition: int = 64
-    ) -> None:
+    def __init__(self, dim: int, hidden: int = 256, blocks: int = 3, condition: int = 64) -> None:
         super().__init__()
         self.time = nn.Sequential(
             SinusoidalEmbedding(condition), nn.Linear(condition, condition), nn.SiLU()
         )
         self.first = nn.Linear(dim, hidden)
-        self.blocks = nn.ModuleList(
-            ResidualBlock(hidden, condition) for _ in range(blocks)
-        )
+        self.blocks = nn.ModuleList(ResidualBlock(hidden, condition) for _ in range(blocks))
         self.norm = AdaLayerNorm(hidden, condition)
         self.last = nn.Linear(hidden, dim)
         self.gain = nn.Linear(condition, 1)
