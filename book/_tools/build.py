@@ -11,16 +11,28 @@ import argparse
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from fingerprint import ROOT, SITE, fingerprint, read_stamp, write_stamp
+from fingerprint import BUILD, ROOT, SITE, fingerprint, read_stamp, write_stamp
 
-BUILD = ROOT / "_build"
 INDEX = BUILD / "html" / "index.html"
 STAMP = BUILD / "site.fingerprint"
 PREVIEW = BUILD / "preview"
 MEGABYTES = 500
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Keep two builds from writing into one folder; a killed one holds nothing back."""
+    BUILD.mkdir(exist_ok=True)
+    try:
+        with FileLock(BUILD / ".lock", timeout=0):
+            yield
+    except Timeout:
+        sys.exit("Another build of this book is running here. Wait for it, then run again.")
 
 
 def check_disk() -> None:
@@ -102,9 +114,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preview", action="store_true", help="only what changed, leniently")
     arguments = parser.parse_args()
-    BUILD.mkdir(exist_ok=True)
-    try:
-        with FileLock(BUILD / ".lock", timeout=0):
-            preview() if arguments.preview else build()
-    except Timeout:
-        sys.exit("Another build of this book is running here. Wait for it, then run again.")
+    with alone():
+        preview() if arguments.preview else build()

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+BUILD = ROOT / "_build"
 
 # The outputs of the pages, beside their own cells.
 EXECUTION = (

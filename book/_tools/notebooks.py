@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 
 import nbformat
 import pages
+from build import alone, remove
 from execute import execute
-from fingerprint import ROOT
+from fingerprint import BUILD, ROOT
 
-FOLDER = pages.BUILD / "notebooks"
+FOLDER = BUILD / "notebooks"
 
 
 def write_all() -> None:
-    if FOLDER.exists():
-        shutil.rmtree(FOLDER)
+    remove(FOLDER)
     cache = pages.open_cache()
     for page in pages.notebooks():
         target = FOLDER / page.relative_to(ROOT / "book").with_suffix(".ipynb")
@@ -25,6 +24,7 @@ def write_all() -> None:
 
 
 if __name__ == "__main__":
-    if failures := execute():
-        sys.exit("\n".join(map(str, failures)))
-    write_all()
+    with alone():
+        if failures := execute():
+            sys.exit("\n".join(map(str, failures)))
+        write_all()

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import nbformat
 import yaml
-from fingerprint import EXECUTION, ROOT, fingerprint, read_stamp, write_stamp
+from fingerprint import BUILD, EXECUTION, ROOT, fingerprint, read_stamp, write_stamp
 from jupyter_cache import get_cache
 from jupyter_cache.base import JupyterCacheAbstract
 from jupyter_cache.cache.db import NbCacheRecord, OrmBase
 from myst_nb.core.read import is_myst_markdown_notebook, read_myst_markdown_notebook
 from sphinx_external_toc.parsing import parse_toc_yaml
 
-BUILD = ROOT / "_build"
 CACHE = BUILD / ".jupyter_cache"
 STAMP = CACHE / "fingerprint"
 

@@ -7,7 +7,8 @@ import shutil
 import subprocess
 import sys
 
-from build import BUILD, execute_all, remove, render
+from build import alone, execute_all, remove, render
+from fingerprint import BUILD
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
 MAC = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
@@ -51,4 +52,5 @@ def print_book() -> None:
 
 
 if __name__ == "__main__":
-    print_book()
+    with alone():
+        print_book()
