@@ -1,0 +1,52 @@
+"""The scripts behind the committed checkpoints still train, and the checkpoints say how."""
+
+import importlib.util
+import json
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+import torch
+
+from notes_lib.data import digits, stratified_split
+from notes_lib.train import CHECKPOINTS, load_checkpoint
+
+ROOT = Path(__file__).parents[1]
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "training" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def x_train():
+    torch.set_default_dtype(torch.float32)
+    return stratified_split(*digits())[0]
+
+
+@pytest.mark.parametrize("path", sorted(CHECKPOINTS.glob("*.safetensors")), ids=lambda p: p.stem)
+def test_a_checkpoint_is_small_and_tells_its_story(path, x_train):
+    model = script(path.stem).build()
+    notes = load_checkpoint(path, model)
+    assert path.stat().st_size < 2e6
+    assert (ROOT / notes["script"]).exists()
+    assert {"seed", "steps", "commit", "date", "torch"} <= set(notes)
+    losses = json.loads(notes["losses"])
+    assert losses[-1] < losses[1] < losses[0]
+
+
+def test_a_short_run_learns_and_the_checkpoint_learnt_more(x_train):
+    """120 steps of the script bring the loss down, and the checkpoint is lower still."""
+    training = script("digits_ddpm")
+    _, losses = training.train(x_train, steps=120, seed=1)
+    assert losses[0] == pytest.approx(1, abs=0.1)  # a network that says zero
+    model = training.build()
+    load_checkpoint(CHECKPOINTS / "digits_ddpm.safetensors", model)
+    with torch.no_grad():
+        trained = model.loss(
+            x_train, torch.randint(1, training.T + 1, (len(x_train),)) / training.T
+        )
+    assert trained < fmean(losses[-20:]) < 0.3
