@@ -17,6 +17,7 @@ from tabulate import tabulate
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+LOAD = psutil.getloadavg()[0]
 PACKAGES = ("torch", "numpy", "diffusers", "jupyter-book", "myst-nb", "nbclient")
 
 
@@ -36,7 +37,7 @@ def circumstances() -> dict:
             "cpu": cpuinfo.get_cpu_info()["brand_raw"],
             "cores": os.cpu_count(),
             "threads used by torch": torch.get_num_threads(),
-            "load before": round(psutil.getloadavg()[0], 1),
+            "load before": round(LOAD, 1),
             "memory, GB": round(psutil.virtual_memory().total / 1e9, 1),
             "gpu": gpu,
             "system": platform.platform(),
