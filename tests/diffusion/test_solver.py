@@ -115,8 +115,8 @@ def test_ddim_step_is_the_formula():
         x0_hat = denoise(x[:, :1], t.time)
         eps_hat = (x[:, :1] - math.sqrt(a_t) * x0_hat) / math.sqrt(1 - a_t)
         expected = math.sqrt(a_s) * x0_hat + math.sqrt(1 - a_s - sigma**2) * eps_hat
-        step = ddim(eta, noise=lambda x: z[:, :1])
-        got, _ = step(denoise, x[:, :1], t, s, None)
+        (step,) = ddim(eta, noise=lambda x: z[:, :1])([t, s])
+        got, _ = step(denoise, x[:, :1], None)
         torch.testing.assert_close(got, expected + sigma * z[:, :1])
 
 

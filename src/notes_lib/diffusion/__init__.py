@@ -33,6 +33,7 @@ from .prediction import (
 )
 from .sample import clip, sample, trajectory
 from .solver import (
+    Solver,
     Step,
     ancestral,
     ddim,
@@ -41,15 +42,18 @@ from .solver import (
     euler,
     forward_variance,
     heun,
+    linear,
     one_call,
     posterior_variance,
+    stepwise,
 )
 
 __all__ = [
-    "EDM", "VE", "Denoiser", "GaussianPath", "Level", "Linear", "Row", "Step", "Target", "VPCosine",
-    "VPLinear", "VPTabulated", "ancestral", "bits_per_dim", "clip", "ddim", "ddim_row", "decode",
-    "dpmpp_2m", "encode", "eps_target", "euler", "exact_flow", "forward_variance", "heun", "karras",
-    "karras_target", "kl_weight", "linear_betas", "log_snr", "one_call", "output_variance",
-    "posterior", "posterior_variance", "sample", "score_target", "spread", "subsequence",
-    "trajectory", "transition", "uniform", "v_target", "velocity_target", "vlb_terms", "x0_target",
+    "EDM", "VE", "Denoiser", "GaussianPath", "Level", "Linear", "Row", "Solver", "Step", "Target",
+    "VPCosine", "VPLinear", "VPTabulated", "ancestral", "bits_per_dim", "clip", "ddim", "ddim_row",
+    "decode", "dpmpp_2m", "encode", "eps_target", "euler", "exact_flow", "forward_variance", "heun",
+    "karras", "karras_target", "kl_weight", "linear", "linear_betas", "log_snr", "one_call",
+    "output_variance", "posterior", "posterior_variance", "sample", "score_target", "spread",
+    "stepwise", "subsequence", "trajectory", "transition", "uniform", "v_target", "velocity_target",
+    "vlb_terms", "x0_target",
 ]  # fmt: skip

@@ -16,11 +16,15 @@ from .path import Level
 
 class Row(NamedTuple):
     r"""A Gaussian that is linear in what is known:
-    :math:`x_s = c_x x_t + c_{x_0} x_0 + \mathrm{std}\cdot z`, z standard normal."""
+    :math:`x_s = c_x x_t + c_{x_0} x_0 + \mathrm{std}\cdot z`, z standard normal.
+
+    `older` weighs the estimates of x0 that a multistep solver made before, the newest first.
+    """
 
     x: float
     x0: float
     std: float
+    older: tuple[float, ...] = ()
 
 
 def transition(s: Level, t: Level) -> tuple[float, float]:

@@ -1,7 +1,6 @@
 """The one sampling loop. A guided, clipped or exact denoiser is a denoiser: wrap it and pass it."""
 
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -10,7 +9,7 @@ from torch import Tensor
 from ..core.oracle import Denoise
 from ..core.tensor import check_finite
 from .path import GaussianPath
-from .solver import Step, ddim
+from .solver import Solver, Step, ddim
 
 
 def trajectory(
@@ -18,7 +17,7 @@ def trajectory(
     path: GaussianPath,
     x: Float[Tensor, " b *d"],
     ts: Float[Tensor, " n"],
-    step: Step | None = None,
+    solver: Solver | None = None,
 ) -> Iterator[Tensor]:
     """Yield the sample after each step from ts[0] to ts[-1]; `x` itself is not yielded.
 
@@ -27,7 +26,7 @@ def trajectory(
         path: the path along which `denoise` was made.
         x: the start, distributed as x_t at ts[0]; for noise, ``path.sigma(ts[0]) * randn``.
         ts: two or more times, strictly falling (sampling) or strictly rising (inversion).
-        step: a solver; DDIM when left out.
+        solver: (levels) -> steps; DDIM when left out.
 
     Raises:
         ValueError: a start that is not finite, a grid that is not strictly monotone or leaves the
@@ -38,13 +37,14 @@ def trajectory(
     steps = ts.diff()
     if len(ts) < 2 or not ((steps < 0).all() or (steps > 0).all()):
         raise ValueError(f"ts must be 2 or more strictly monotone times, got {ts.tolist()}")
-    return _steps(_checked(denoise), x, path.levels(ts), ddim() if step is None else step)
+    solver = ddim() if solver is None else solver
+    return _steps(_checked(denoise), x, solver(path.levels(ts)))
 
 
-def _steps(denoise, x, levels, step) -> Iterator[Tensor]:
+def _steps(denoise: Denoise, x: Tensor, steps: Sequence[Step]) -> Iterator[Tensor]:
     memory = None
-    for t, s in pairwise(levels):
-        x, memory = step(denoise, x, t, s, memory)
+    for step in steps:
+        x, memory = step(denoise, x, memory)
         yield x
 
 
@@ -66,7 +66,7 @@ def sample(
     path: GaussianPath,
     x: Float[Tensor, " b *d"],
     ts: Float[Tensor, " n"],
-    step: Step | None = None,
+    solver: Solver | None = None,
 ) -> Float[Tensor, " b *d"]:
     """The last sample of :func:`trajectory`, with gradients off.
 
@@ -77,7 +77,7 @@ def sample(
         ValueError: what :func:`trajectory` raises, or a result that is not finite because the
             denoiser returned NaN or infinity on the way.
     """
-    *_, x = trajectory(denoise, path, x, ts, step)
+    *_, x = trajectory(denoise, path, x, ts, solver)
     check_finite("the sample (the denoiser's output)", x)
     return x
 

@@ -1,12 +1,15 @@
-"""How to get from time t to time s. One solver is one step; the loop is in :mod:`.sample`.
+"""How to get from time t to time s. The loop is in :mod:`.sample`.
 
-A solver sees a denoiser and the path's levels at both ends of the step, nothing else. Most call the
-denoiser once, and are then a row of three numbers (:class:`~.bridge.Row`): the next sample is
-``row.x * x + row.x0 * x0_hat + row.std * noise``.
+A solver is a function of the path's levels on the whole grid that returns one step an interval.
+Coefficients are computed there, once and in float64; a step then only calls the denoiser and adds
+tensors. Most solvers call the denoiser once a step, and are then a row of three numbers
+(:class:`~.bridge.Row`): the next sample is ``row.x * x + row.x0 * x0_hat + row.std * noise``.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -17,23 +20,69 @@ from ..core.tensor import Noise
 from .bridge import Row, posterior, transition
 from .path import Level
 
-Memory = Any  # None at first; whatever a multistep solver returned last
-Step = Callable[[Denoise, Tensor, Level, Level, Memory], tuple[Tensor, Memory]]
+Memory = Any  # None at first; whatever the step before returned
+Step = Callable[[Denoise, Tensor, Memory], tuple[Tensor, Memory]]
+Solver = Callable[[Sequence[Level]], Sequence[Step]]
 Rule = Callable[[Level, Level], Row]  # (t, s) -> row
 
 
-def one_call(rule: Rule, noise: Noise = torch.randn_like) -> Step:
-    """The solver that calls the denoiser once and applies the row of `rule`: :eq:`eq-ddim-ansatz`.
+def linear(
+    rows: Callable[[Sequence[Level]], Sequence[Row]], noise: Noise = torch.randn_like
+) -> Solver:
+    r"""The solver that calls the denoiser once a step and adds up what `rows` says.
 
-    `noise` is called only by rows with a positive std.
+    .. math:: x_s = c_x x_t + c_{x_0}\hat x_0 + \sum_j c_j\, \hat x_0^{(-j)} + \mathrm{std}\cdot z
+
+    where :math:`\hat x_0^{(-j)}` was made j steps ago. `noise` is called only by rows with a
+    positive std.
     """
 
-    def step(denoise: Denoise, x: Tensor, t: Level, s: Level, memory: Memory):
-        row = rule(t, s)
-        x_s = torch.add(row.x * x, denoise(x, t.time), alpha=row.x0)
-        return (torch.add(x_s, noise(x), alpha=row.std) if row.std else x_s), memory
+    def solver(levels: Sequence[Level]) -> list[Step]:
+        table = rows(levels)
+        keep = max(len(row.older) for row in table)
+        steps = zip(levels[:-1], table, strict=True)
+        return [partial(_advance, t.time, row, noise, keep) for t, row in steps]
 
-    return step
+    return solver
+
+
+def _advance(
+    time: Tensor, row: Row, noise: Noise, keep: int, denoise: Denoise, x: Tensor, memory: Memory
+) -> tuple[Tensor, Memory]:
+    estimates = (denoise(x, time), *(memory or ()))
+    weights = (row.x, row.x0, *row.older)
+    x_s = weighted_sum(weights, (x, *estimates[: len(weights) - 1]))
+    return (x_s.add_(noise(x), alpha=row.std) if row.std else x_s), estimates[:keep]
+
+
+def one_call(rule: Rule, noise: Noise = torch.randn_like) -> Solver:
+    """The solver whose rows need only the two levels of a step: :eq:`eq-ddim-ansatz`."""
+    return linear(lambda levels: [rule(t, s) for t, s in pairwise(levels)], noise)
+
+
+def stepwise(
+    step: Callable[[Denoise, Tensor, Level, Level, Memory], tuple[Tensor, Memory]],
+) -> Solver:
+    """The solver whose steps are ``step(denoise, x, t, s, memory) -> (x_s, memory)``.
+
+    For rules that are not a row, and need no more of the grid than the levels t and s of a step.
+    """
+
+    def bind(t: Level, s: Level) -> Step:
+        return lambda denoise, x, memory: step(denoise, x, t, s, memory)
+
+    return lambda levels: [bind(t, s) for t, s in pairwise(levels)]
+
+
+def weighted_sum(weights: Sequence[float], tensors: Sequence[Tensor]) -> Tensor:
+    r""":math:`\sum_i w_i x_i` in as few passes over memory as torch has: what a step costs."""
+    first, second, *rest = weights
+    if not rest and math.isclose(first + second, 1.0, rel_tol=1e-15):
+        return torch.lerp(tensors[0], tensors[1], second)
+    total = torch.mul(tensors[0], first)
+    for weight, tensor in zip((second, *rest), tensors[1:], strict=True):
+        total.add_(tensor, alpha=weight)
+    return total
 
 
 def posterior_variance(t: Level, s: Level) -> float:
@@ -49,7 +98,7 @@ def forward_variance(t: Level, s: Level) -> float:
 def ancestral(
     variance: Callable[[Level, Level], float] = posterior_variance,
     noise: Noise = torch.randn_like,
-) -> Step:
+) -> Solver:
     r"""DDPM's sampler, :eq:`eq-ddpm-sampler`: the posterior's mean at x0_hat, plus noise.
 
     Ho et al. (2020), algorithm 2, which writes the mean with eps_hat as :eq:`eq-ddpm-mean-eps`.
@@ -88,7 +137,7 @@ def ddim_row(t: Level, s: Level, eta: float) -> Row:
     return Row(scale, s.alpha - scale * t.alpha, std)
 
 
-def ddim(eta: float = 0.0, noise: Noise = torch.randn_like) -> Step:
+def ddim(eta: float = 0.0, noise: Noise = torch.randn_like) -> Solver:
     r"""DDIM, :eq:`eq-ddim-step`: eta 0 is deterministic, eta 1 is DDPM's posterior at any stride.
 
     Song et al. (2021), eq. 12. At eta 0 it is Euler's method for :eq:`eq-ddim-ode` in
@@ -108,30 +157,36 @@ def _velocity_row(t: Level, h: float) -> Row:
     return Row(1 + h * rate, h * (t.alpha_dot - rate * t.alpha), 0.0)
 
 
-def euler(denoise: Denoise, x: Tensor, t: Level, s: Level, memory: Memory):
+def _duration(t: Level, s: Level) -> float:
+    return (s.time - t.time).item()
+
+
+def euler(levels: Sequence[Level]) -> list[Step]:
     r"""Euler's method on the probability-flow ODE :math:`\dot x = \dot\alpha\hat x_0 +
     \dot\sigma\hat\varepsilon`, in the path's own time. First order."""
-    return _euler(denoise, x, t, s, memory)
+    return one_call(lambda t, s: _velocity_row(t, _duration(t, s)))(levels)
 
 
-_euler = one_call(lambda t, s: _velocity_row(t, (s.time - t.time).item()))
-
-
-def heun(denoise: Denoise, x: Tensor, t: Level, s: Level, memory: Memory):
+def heun(levels: Sequence[Level]) -> list[Step]:
     """Heun's method on the same ODE: the mean of the velocities at both ends. Second order.
 
     Two calls a step; a step to a noiseless level, where the velocity is not defined, is Euler's.
     Karras et al. (2022), algorithm 1.
     """
-    x_next, _ = euler(denoise, x, t, s, memory)
-    if s.sigma == 0:
-        return x_next, memory
-    row = _velocity_row(s, (s.time - t.time).item())
-    x_again = row.x * x_next + row.x0 * denoise(x_next, s.time)  # x_next + h v(x_next, s)
-    return 0.5 * (x + x_again), memory
+    steps = zip(pairwise(levels), euler(levels), strict=True)
+    return [
+        partial(_heun, predict, s.time, _velocity_row(s, _duration(t, s))) if s.sigma else predict
+        for (t, s), predict in steps
+    ]
 
 
-def dpmpp_2m(denoise: Denoise, x: Tensor, t: Level, s: Level, memory: Memory):
+def _heun(predict: Step, time: Tensor, row: Row, denoise: Denoise, x: Tensor, memory: Memory):
+    x_next, _ = predict(denoise, x, memory)
+    x_again = weighted_sum((row.x, row.x0), (x_next, denoise(x_next, time)))
+    return torch.lerp(x, x_again, 0.5), memory
+
+
+def dpmpp_2m(levels: Sequence[Level]) -> list[Step]:
     r"""DPM-Solver++(2M): one call a step, the last x0_hat remembered. Second order.
 
     .. math::
@@ -141,10 +196,15 @@ def dpmpp_2m(denoise: Denoise, x: Tensor, t: Level, s: Level, memory: Memory):
     with :math:`h = \lambda_s - \lambda_t`. Lu et al. (2022), algorithm 2. The first step, and
     a step to a noiseless level (h infinite), are first order: they are DDIM's.
     """
-    x0_hat = denoise(x, t.time)
-    h = s.half_log_snr - t.half_log_snr
-    d = x0_hat
-    if memory is not None and s.sigma > 0:
-        x0_last, h_last = memory
-        d = torch.lerp(x0_last, x0_hat, 1 + 0.5 * h / h_last)
-    return torch.add(s.sigma / t.sigma * x, d, alpha=-s.alpha * math.expm1(-h)), (x0_hat, h)
+    return linear(_dpmpp_2m_rows)(levels)
+
+
+def _dpmpp_2m_rows(levels: Sequence[Level]) -> list[Row]:
+    rows, h_last = [], math.inf
+    for t, s in pairwise(levels):
+        h = s.half_log_snr - t.half_log_snr
+        weight, ratio = -s.alpha * math.expm1(-h), 0.5 * h / h_last if s.sigma else 0.0
+        older = (-weight * ratio,) if ratio else ()
+        rows.append(Row(s.sigma / t.sigma, weight * (1 + ratio), 0.0, older))
+        h_last = h
+    return rows
