@@ -6,6 +6,7 @@ from notes_lib.diffusion import (
     EDM,
     VE,
     Linear,
+    SubVP,
     VPCosine,
     VPLinear,
     VPTabulated,
@@ -18,7 +19,10 @@ from notes_lib.diffusion import (
     x0_target,
 )
 
-PATHS = [VPLinear(), VPCosine(), VPTabulated(linear_betas(1000)), VE(), EDM(), Linear()]
+PATHS = [
+    VPLinear(), VPCosine(), VPTabulated(linear_betas(1000)), SubVP(), VE(), EDM(), Linear(),
+    Linear(0.1),
+]  # fmt: skip
 TARGETS = [x0_target, eps_target, v_target, score_target, velocity_target, karras_target(0.5)]
 
 

@@ -5,7 +5,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notes_lib.diffusion import EDM, VE, GaussianPath, VPLinear, VPTabulated, linear_betas
+from notes_lib.diffusion import (
+    EDM,
+    VE,
+    GaussianPath,
+    Linear,
+    SubVP,
+    VPLinear,
+    VPTabulated,
+    linear_betas,
+)
 
 from .paths import PATHS, interior, name
 
@@ -48,6 +57,23 @@ def test_vp_sde_of_song():
     beta = 0.1 + 19.9 * t
     torch.testing.assert_close(path.drift(t), -beta / 2)
     torch.testing.assert_close(path.diffusion_sq(t), beta)
+
+
+def test_sub_vp_sde_of_song():
+    """g^2 = beta (1 - exp(-2 B)), and less noise than VP at every time."""
+    path, vp = SubVP(0.1, 20.0), VPLinear(0.1, 20.0)
+    t = interior(path)
+    shrink = 1 - torch.exp(-2 * path.beta_integral(t))
+    torch.testing.assert_close(path.diffusion_sq(t), path.beta(t) * shrink)
+    assert (path.sigma(t) < vp.sigma(t)).all()
+
+
+def test_conditional_optimal_transport_of_lipman():
+    """sigma = 1 - (1 - sigma_min)(1 - t): Lipman's schedule at their time 1 - t."""
+    path, t = Linear(0.1), interior(Linear(0.1))
+    torch.testing.assert_close(path.sigma(t), 1 - 0.9 * (1 - t))
+    with pytest.raises(ValueError, match="sigma_min"):
+        Linear(1.0)
 
 
 def test_ve_sde_of_song():

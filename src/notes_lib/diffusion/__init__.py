@@ -6,20 +6,13 @@ goes to (data at 0, noise at 1), ``_hat`` an estimate, lambda half the log-SNR.
 
 from .bridge import Row, posterior, transition
 from .denoiser import Denoiser
-from .elbo import bits_per_dim, kl_weight, vlb_terms
+from .discrete import bin_log_prob
+from .elbo import bits_per_dim, bound_terms, fixed_variance, kl_weight, vlb_terms
 from .gaussian import exact_flow, output_variance
 from .grid import karras, log_snr, spread, subsequence, uniform
-from .path import (
-    EDM,
-    VE,
-    GaussianPath,
-    Level,
-    Linear,
-    VPCosine,
-    VPLinear,
-    VPTabulated,
-    linear_betas,
-)
+from .importance import LossHistory
+from .langevin import annealed_langevin, langevin, mala, stationary_variance
+from .path import GaussianPath, Level
 from .prediction import (
     Target,
     decode,
@@ -32,6 +25,18 @@ from .prediction import (
     x0_target,
 )
 from .sample import clip, sample, trajectory
+from .schedule import (
+    EDM,
+    VE,
+    Linear,
+    SubVP,
+    VPCosine,
+    VPLinear,
+    VPTabulated,
+    cosine_betas,
+    linear_betas,
+)
+from .score import UnitInput, dsm, fisher, ism, score_model, score_of, ssm
 from .solver import (
     Solver,
     Step,
@@ -47,13 +52,27 @@ from .solver import (
     posterior_variance,
     stepwise,
 )
+from .variance import (
+    TwoHeads,
+    between,
+    hybrid_loss,
+    hybrid_terms,
+    learned_ancestral,
+    learned_variance,
+    optimal_variance,
+    variance_range,
+)
 
 __all__ = [
-    "EDM", "VE", "Denoiser", "GaussianPath", "Level", "Linear", "Row", "Solver", "Step", "Target",
-    "VPCosine", "VPLinear", "VPTabulated", "ancestral", "bits_per_dim", "clip", "ddim", "ddim_row",
-    "decode", "dpmpp_2m", "encode", "eps_target", "euler", "exact_flow", "forward_variance", "heun",
-    "karras", "karras_target", "kl_weight", "linear", "linear_betas", "log_snr", "one_call",
-    "output_variance", "posterior", "posterior_variance", "sample", "score_target", "spread",
-    "stepwise", "subsequence", "trajectory", "transition", "uniform", "v_target", "velocity_target",
-    "vlb_terms", "x0_target",
+    "EDM", "VE", "Denoiser", "GaussianPath", "Level", "Linear", "LossHistory", "Row", "Solver",
+    "Step", "SubVP", "Target", "TwoHeads", "UnitInput", "VPCosine", "VPLinear", "VPTabulated",
+    "ancestral", "annealed_langevin", "between", "bin_log_prob", "bits_per_dim", "bound_terms",
+    "clip", "cosine_betas", "ddim", "ddim_row", "decode", "dpmpp_2m", "dsm", "encode", "eps_target",
+    "euler", "exact_flow", "fisher", "fixed_variance", "forward_variance", "heun", "hybrid_loss",
+    "hybrid_terms", "ism", "karras", "karras_target", "kl_weight", "langevin", "learned_ancestral",
+    "learned_variance", "linear", "linear_betas", "log_snr", "mala", "one_call", "optimal_variance",
+    "output_variance", "posterior", "posterior_variance", "sample", "score_model", "score_of",
+    "score_target", "spread", "ssm", "stationary_variance", "stepwise", "subsequence", "trajectory",
+    "transition", "uniform", "v_target", "variance_range", "velocity_target", "vlb_terms",
+    "x0_target",
 ]  # fmt: skip
