@@ -5,7 +5,8 @@ goes to (data at 0, noise at 1), ``_hat`` an estimate, lambda half the log-SNR.
 """
 
 from .bridge import Row, posterior, transition
-from .denoiser import Denoiser
+from .churn import churned
+from .denoiser import Denoiser, on_path
 from .discrete import bin_log_prob
 from .elbo import bits_per_dim, bound_terms, fixed_variance, kl_weight, vlb_terms
 from .gaussian import exact_flow, output_variance
@@ -13,6 +14,7 @@ from .grid import karras, log_snr, spread, subsequence, uniform
 from .importance import LossHistory
 from .langevin import annealed_langevin, langevin, mala, stationary_variance
 from .path import GaussianPath, Level
+from .precondition import InputScaling, log_normal_times
 from .prediction import (
     Target,
     decode,
@@ -36,7 +38,7 @@ from .schedule import (
     cosine_betas,
     linear_betas,
 )
-from .score import UnitInput, dsm, fisher, ism, score_model, score_of, ssm
+from .score import dsm, fisher, ism, score_model, score_of, ssm
 from .solver import (
     Solver,
     Step,
@@ -64,15 +66,15 @@ from .variance import (
 )
 
 __all__ = [
-    "EDM", "VE", "Denoiser", "GaussianPath", "Level", "Linear", "LossHistory", "Row", "Solver",
-    "Step", "SubVP", "Target", "TwoHeads", "UnitInput", "VPCosine", "VPLinear", "VPTabulated",
+    "EDM", "VE", "Denoiser", "GaussianPath", "InputScaling", "Level", "Linear", "LossHistory",
+    "Row", "Solver", "Step", "SubVP", "Target", "TwoHeads", "VPCosine", "VPLinear", "VPTabulated",
     "ancestral", "annealed_langevin", "between", "bin_log_prob", "bits_per_dim", "bound_terms",
-    "clip", "cosine_betas", "ddim", "ddim_row", "decode", "dpmpp_2m", "dsm", "encode", "eps_target",
-    "euler", "exact_flow", "fisher", "fixed_variance", "forward_variance", "heun", "hybrid_loss",
-    "hybrid_terms", "ism", "karras", "karras_target", "kl_weight", "langevin", "learned_ancestral",
-    "learned_variance", "linear", "linear_betas", "log_snr", "mala", "one_call", "optimal_variance",
-    "output_variance", "posterior", "posterior_variance", "sample", "score_model", "score_of",
-    "score_target", "spread", "ssm", "stationary_variance", "stepwise", "subsequence", "trajectory",
-    "transition", "uniform", "v_target", "variance_range", "velocity_target", "vlb_terms",
-    "x0_target",
+    "churned", "clip", "cosine_betas", "ddim", "ddim_row", "decode", "dpmpp_2m", "dsm", "encode",
+    "eps_target", "euler", "exact_flow", "fisher", "fixed_variance", "forward_variance", "heun",
+    "hybrid_loss", "hybrid_terms", "ism", "karras", "karras_target", "kl_weight", "langevin",
+    "learned_ancestral", "learned_variance", "linear", "linear_betas", "log_normal_times",
+    "log_snr", "mala", "on_path", "one_call", "optimal_variance", "output_variance", "posterior",
+    "posterior_variance", "sample", "score_model", "score_of", "score_target", "spread", "ssm",
+    "stationary_variance", "stepwise", "subsequence", "trajectory", "transition", "uniform",
+    "v_target", "variance_range", "velocity_target", "vlb_terms", "x0_target",
 ]  # fmt: skip

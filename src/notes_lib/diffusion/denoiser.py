@@ -1,4 +1,4 @@
-"""From a network to E[x0 | x_t], and the loss that trains it."""
+"""From a network to E[x0 | x_t], the loss that trains it, and its reading along another path."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core.tensor import check_finite
+from ..core.oracle import Denoise
+from ..core.tensor import check_finite, expand_to
 from .path import GaussianPath
 from .prediction import Target, decode, encode
 
@@ -60,3 +61,22 @@ class Denoiser(nn.Module):
     ) -> Float[Tensor, ""]:
         r"""Mean of :meth:`errors`; with :func:`.eps_target` it is :eq:`eq-ddpm-simple`."""
         return self.errors(x0, t, eps, **condition).mean()
+
+
+def on_path(denoise: Denoise, source: GaussianPath, target: GaussianPath) -> Denoise:
+    r"""A denoiser made along `source`, read along `target`: one network, every path.
+
+    .. math:: D_{\mathrm{target}}(x, t) = D_{\mathrm{source}}\Bigl(
+        \frac{\alpha_u}{\alpha_t}\,x,\; u\Bigr), \qquad
+        \frac{\alpha_u}{\sigma_u} = \frac{\alpha_t}{\sigma_t}
+
+    At equal log-SNR two noised samples differ by a scale only: :math:`\mathbb E[x_0\mid x_t]` is
+    the same. Karras et al. (2022), section 2. Beyond the log-SNRs of `source` its end is used.
+    """
+
+    def translated(x: Tensor, t: Tensor) -> Tensor:
+        u = source.time_of_log_snr(target.log_snr(t.double()))
+        scale = (source.alpha(u) / target.alpha(t.double())).to(x)
+        return denoise(expand_to(scale, x) * x, u.to(t))
+
+    return translated

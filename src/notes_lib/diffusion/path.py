@@ -121,7 +121,7 @@ class GaussianPath(abc.ABC):
         rows = (self.alpha(ts), self.sigma(ts), self.alpha_dot(ts), self.sigma_dot(ts))
         return [Level(*row) for row in zip(ts, *(r.tolist() for r in rows), strict=True)]
 
-    def time_of_log_snr(self, log_snr: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    def time_of_log_snr(self, log_snr: Float[Tensor, " *n"]) -> Float[Tensor, " *n"]:
         """The times at which the path has these log-SNRs, by bisection in float64.
 
         Log-SNRs beyond the path's own give its end times.
