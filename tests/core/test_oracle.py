@@ -33,6 +33,31 @@ def test_posterior_mean_is_the_quadrature():
         torch.testing.assert_close(got, expected, atol=1e-10, rtol=0)
 
 
+def test_posterior_variance_is_the_quadrature():
+    mixture = GaussianMixture(**MIXTURE, weights=torch.tensor([1.0, 3.0]))
+    grid, alpha, sigma = torch.linspace(-8, 8, 8001), 0.7, 0.5
+    for x in (-1.3, -0.1, 2.0):
+        x = torch.tensor(x)
+        weight = mixture.log_prob(grid[:, None]) + normal_log_prob(
+            x, alpha * grid, torch.tensor(sigma**2)
+        )
+        weight = weight.softmax(0)
+        expected = (weight * (grid - (weight * grid).sum()) ** 2).sum()
+        got = mixture.posterior_variance(x[None, None], alpha, sigma)[0, 0]
+        torch.testing.assert_close(got, expected, atol=1e-10, rtol=0)
+
+
+def test_posterior_variance_is_the_slope_of_the_posterior_mean():
+    """Var(x0 | x) = sigma^2 / alpha dE[x0 | x]/dx, entry by entry, one time a sample."""
+    mixture = GaussianMixture(torch.randn(4, 3), torch.rand(4, 3), 0.1 + torch.rand(4))
+    x, alpha, sigma = torch.randn(5, 3), 0.1 + torch.rand(5), 0.1 + torch.rand(5)
+    for i in range(5):
+        mean = lambda z, i=i: mixture.posterior_mean(z[None], alpha[i], sigma[i])[0]
+        slope = torch.autograd.functional.jacobian(mean, x[i]).diagonal()
+        got = mixture.posterior_variance(x, alpha, sigma)[i]
+        torch.testing.assert_close(got, sigma[i] ** 2 / alpha[i] * slope)
+
+
 def test_tweedie():
     """alpha E[x0|x] = x + sigma^2 grad log p(x), with autograd for the gradient."""
     mixture = GaussianMixture(torch.randn(4, 3), 0.05 + torch.rand(4, 3), 0.1 + torch.rand(4))

@@ -16,7 +16,7 @@ def normal_log_prob(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
 
 
 def normal_kl(mean_q: Tensor, variance_q: Tensor, mean_p: Tensor, variance_p: Tensor) -> Tensor:
-    r"""Kullback-Leibler divergence of two Gaussians, in nats an entry.
+    r"""Kullback-Leibler divergence of two Gaussians, in nats an entry: :eq:`eq-improved-ddpm-kl`.
 
     .. math::
         D_{KL}(q \,\|\, p) = \tfrac12\Bigl(\frac{\sigma_q^2 + (\mu_q - \mu_p)^2}{\sigma_p^2}

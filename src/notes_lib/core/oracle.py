@@ -82,6 +82,36 @@ class GaussianMixture:
         log_joint, gain, residual = self._log_joint(x, alpha, sigma)
         return einsum(log_joint.softmax(-1), self.means + gain * residual, "b k, b k d -> b d")
 
+    def posterior_variance(
+        self, x: Float[Tensor, "b d"], alpha: float | Tensor, sigma: float | Tensor
+    ) -> Float[Tensor, "b d"]:
+        r"""The exact :math:`\operatorname{Var}(x_0 \mid x)`, entry by entry: within + between.
+
+        .. math::
+            \sum_k r_k \Bigl(\frac{v_k\sigma^2}{\alpha^2 v_k + \sigma^2} + m_k^2\Bigr)
+            - \Bigl(\sum_k r_k m_k\Bigr)^2
+
+        with :math:`r_k` and the means :math:`m_k` of :meth:`posterior_mean`.
+        """
+        log_joint, gain, residual = self._log_joint(x, alpha, sigma)
+        r, centres = log_joint.softmax(-1), self.means + gain * residual
+        spread = (centres - einsum(r, centres, "b k, b k d -> b d")[:, None]) ** 2
+        within = self.variances * (1 - gain * _columns(alpha, x))
+        return einsum(r, within + spread, "b k, b k d -> b d")
+
+    def log_posterior(
+        self, x: Float[Tensor, "b d"], alpha: float | Tensor = 1.0, sigma: float | Tensor = 0.0
+    ) -> Float[Tensor, "b k"]:
+        r"""The exact classifier of noised data, :eq:`eq-classifier-guidance-oracle`.
+
+        .. math::
+            \log p(k\mid x) = \log \frac{w_k\, \mathcal N(x; \alpha\mu_k, \alpha^2 v_k + \sigma^2)}
+            {\sum_j w_j\, \mathcal N(x; \alpha\mu_j, \alpha^2 v_j + \sigma^2)}
+
+        in nats. A class of several components has the logsumexp of their columns.
+        """
+        return self._log_joint(x, alpha, sigma)[0].log_softmax(-1)
+
     def _log_joint(self, x, alpha, sigma):
         alpha, sigma = (_columns(a, x) for a in (alpha, sigma))  # () or (b 1 1)
         variance = alpha**2 * self.variances + sigma**2  # (b k d)
