@@ -6,10 +6,12 @@ from notes_lib.diffusion import (
     EDM,
     VE,
     Linear,
+    SNRShift,
     SubVP,
     VPCosine,
     VPLinear,
     VPTabulated,
+    ZeroTerminalSNR,
     eps_target,
     karras_target,
     linear_betas,
@@ -21,7 +23,8 @@ from notes_lib.diffusion import (
 
 PATHS = [
     VPLinear(), VPCosine(), VPTabulated(linear_betas(1000)), SubVP(), VE(), EDM(), Linear(),
-    Linear(0.1),
+    Linear(0.1), ZeroTerminalSNR(VPTabulated(linear_betas(1000))), SNRShift(VPLinear(), 0.25),
+    SNRShift(Linear(), 1 / 9), SNRShift(EDM(), 4.0),
 ]  # fmt: skip
 TARGETS = [x0_target, eps_target, v_target, score_target, velocity_target, karras_target(0.5)]
 

@@ -1,3 +1,4 @@
+import math
 from inspect import unwrap
 
 import pytest
@@ -39,6 +40,16 @@ def test_log_snr_falls(path):
 def test_time_of_log_snr_inverts_log_snr(path):
     t = interior(path)
     torch.testing.assert_close(path.time_of_log_snr(path.log_snr(t)), t, atol=1e-10, rtol=1e-10)
+
+
+@every_path
+def test_times_in_closed_form_are_those_of_bisection(path):
+    """And beyond the log-SNRs of the path, its ends."""
+    ratio = torch.logspace(-2, 2, 9)
+    bisected = GaussianPath._time_of_ratio(path, ratio)
+    torch.testing.assert_close(path.time_of_log_snr(-2 * ratio.log()), bisected)
+    beyond = path.time_of_log_snr(torch.tensor([math.inf, -math.inf]))
+    assert beyond.tolist() == pytest.approx([path.t_min, path.t_max], abs=1e-12)
 
 
 @every_path

@@ -37,7 +37,9 @@ class Level(NamedTuple):
 
     @property
     def half_log_snr(self) -> float:
-        r""":math:`\lambda = \log(\alpha/\sigma)`; infinite where sigma is 0."""
+        r""":math:`\lambda = \log(\alpha/\sigma)`; infinite where sigma or alpha is 0."""
+        if not self.alpha:
+            return -math.inf
         return math.log(self.alpha / self.sigma) if self.sigma else math.inf
 
 
@@ -71,18 +73,21 @@ class GaussianPath(abc.ABC):
         return 2 * (self.alpha(t).log() - self.sigma(t).log())
 
     def drift(self, t: Tensor) -> Tensor:
-        r""":math:`f = \dot\alpha/\alpha` in :math:`dx = f x\,dt + g\,dw`. Song et al. (2021)."""
+        r""":math:`f = \dot\alpha/\alpha` in :math:`dx = f x\,dt + g\,dw`,
+        :eq:`eq-score-sde-kernel`."""
         return self.alpha_dot(t) / self.alpha(t)
 
     def diffusion_sq(self, t: Tensor) -> Tensor:
-        r""":math:`g^2 = \frac{d\sigma^2}{dt} - 2 f \sigma^2`, the squared diffusion coefficient."""
+        r""":math:`g^2 = \frac{d\sigma^2}{dt} - 2 f \sigma^2`, the squared diffusion coefficient;
+        in terms of :math:`\sigma/\alpha`, :eq:`eq-edm-sde`."""
         return 2 * self.sigma(t) * (self.sigma_dot(t) - self.drift(t) * self.sigma(t))
 
     def perturb(
         self, x0: Float[Tensor, " b *d"], eps: Float[Tensor, " b *d"], t: Tensor
     ) -> Float[Tensor, " b *d"]:
         r""":math:`x_t = \alpha_t x_0 + \sigma_t\varepsilon`: a draw from the marginal
-        :math:`q(x_t \mid x_0)` of :eq:`eq-ddpm-marginal`, in one step from the data.
+        :math:`q(x_t \mid x_0)` of :eq:`eq-ddpm-marginal`, in one step from the data. At fixed noise
+        it is the conditional flow :eq:`eq-flow-matching-flow`.
 
         Raises:
             ValueError: `eps` unlike `x0` in shape or device, or a time outside the path's range.
@@ -102,7 +107,12 @@ class GaussianPath(abc.ABC):
 
     def velocity(self, x_t: Tensor, x0: Tensor, t: Tensor) -> Tensor:
         r""":math:`\dot x = \dot\alpha_t x_0 + \dot\sigma_t\varepsilon`; with
-        :math:`x_0 = \mathbb E[x_0 \mid x_t]`, the probability-flow ODE of Song et al. (2021)."""
+        :math:`x_0 = \mathbb E[x_0 \mid x_t]`, the probability-flow ODE of Song et al. (2021), which
+        Karras et al. (2022) write as :eq:`eq-edm-ode`.
+
+        As a function of x_t and x0 it is the conditional field :eq:`eq-flow-matching-conditional`.
+        Lipman et al. (2022), theorem 3.
+        """
         eps = self.eps_from_x0(x_t, x0, t)
         return expand_to(self.alpha_dot(t), x_t) * x0 + expand_to(self.sigma_dot(t), x_t) * eps
 
@@ -122,15 +132,22 @@ class GaussianPath(abc.ABC):
         return [Level(*row) for row in zip(ts, *(r.tolist() for r in rows), strict=True)]
 
     def time_of_log_snr(self, log_snr: Float[Tensor, " *n"]) -> Float[Tensor, " *n"]:
-        """The times at which the path has these log-SNRs, by bisection in float64.
+        """The times at which the path has these log-SNRs, in float64.
 
         Log-SNRs beyond the path's own give its end times.
         """
-        log_snr = log_snr.double()
-        low = torch.full_like(log_snr, self.t_min)
-        high = torch.full_like(log_snr, self.t_max)
+        times = self._time_of_ratio(torch.exp(-0.5 * log_snr.double().clamp(-600, 600)))
+        times = torch.where(log_snr == math.inf, self.t_min, times)  # without noise
+        return times.clamp(self.t_min, self.t_max)
+
+    def _time_of_ratio(self, ratio: Tensor) -> Tensor:
+        r"""The time at which :math:`\sigma/\alpha` is `ratio`, by bisection; a path that has it in
+        closed form says so. A ratio beyond the path's ends may give any time beyond them."""
+        low = torch.full_like(ratio, self.t_min)
+        high = torch.full_like(ratio, self.t_max)
         for _ in range(64):
             middle = 0.5 * (low + high)
-            above = self.log_snr(middle) > log_snr
-            low, high = torch.where(above, middle, low), torch.where(above, high, middle)
-        return 0.5 * (low + high)
+            less = self.sigma(middle) < ratio * self.alpha(middle)
+            low, high = torch.where(less, middle, low), torch.where(less, high, middle)
+        inside = torch.where(high == self.t_max, high, 0.5 * (low + high))
+        return torch.where(low == self.t_min, low, inside)

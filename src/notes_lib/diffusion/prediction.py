@@ -6,6 +6,7 @@ With :math:`x_t = \alpha x_0 + \sigma\varepsilon` beside it, two equations in tw
 Where the determinant :math:`\alpha b - \sigma a` vanishes nothing can be recovered: for eps it is
 alpha, so an eps network says little about x0 where alpha is small (the noisy end); for the score it
 is -alpha/sigma, infinite where sigma is 0 (the clean end). For v it is 1 on every VP path.
+Where it is exactly 0, :func:`decode` raises.
 """
 
 from collections.abc import Callable
@@ -30,7 +31,10 @@ def eps_target(path: GaussianPath, t: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def v_target(path: GaussianPath, t: Tensor) -> tuple[Tensor, Tensor]:
-    r""":math:`v = \alpha\varepsilon - \sigma x_0`. Salimans & Ho (2022), section 4."""
+    r""":math:`v = \alpha\varepsilon - \sigma x_0`, :eq:`eq-velocity-prediction-v`.
+
+    Salimans & Ho (2022), section 4.
+    """
     return -path.sigma(t), path.alpha(t)
 
 
@@ -40,19 +44,23 @@ def score_target(path: GaussianPath, t: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def velocity_target(path: GaussianPath, t: Tensor) -> tuple[Tensor, Tensor]:
-    r""":math:`\dot\alpha x_0 + \dot\sigma\varepsilon`: flow matching. Lipman et al. (2022)."""
+    r""":math:`\dot\alpha x_0 + \dot\sigma\varepsilon`: flow matching. Lipman et al. (2022).
+
+    On the linear path it is :math:`\varepsilon - x_0`, which :eq:`eq-velocity-prediction-linear`
+    compares with v, and whose mean given x_t is :eq:`eq-rectified-flow-velocity`.
+    """
     return path.alpha_dot(t), path.sigma_dot(t)
 
 
 def karras_target(sigma_data: float) -> Target:
-    r"""EDM's F for data of standard deviation :math:`s_d`, on any path.
+    r"""EDM's F for data of standard deviation :math:`s_d`, on any path: :eq:`eq-edm-precondition`.
 
     .. math::
         a = \frac{\sigma}{s_d\, n}, \qquad b = -\frac{\alpha s_d}{n}, \qquad
         n = \sqrt{\alpha^2 s_d^2 + \sigma^2}
 
     On the EDM path this is the c_skip, c_out of Karras et al. (2022), table 1; on a VP path with
-    :math:`s_d = 1` it is -v.
+    :math:`s_d = 1` it is -v. Its plain squared error is the weighted one of :eq:`eq-edm-weight`.
     """
     if not sigma_data > 0:
         raise ValueError(f"sigma_data must be positive, got {sigma_data}")
@@ -90,14 +98,39 @@ def decode(
     .. math::
         x_0 = \frac{b\,x_t - \sigma\,y}{\alpha b - \sigma a}
 
-    For the eps target this is :eq:`eq-ddpm-x0-from-eps`.
+    For the eps target this is :eq:`eq-ddpm-x0-from-eps`, for v on a VP path
+    :eq:`eq-velocity-prediction-inverse`.
 
     Raises:
-        ValueError: `y` unlike `x_t` in shape or device.
+        ValueError: `y` unlike `x_t` in shape or device, or a time at which the determinant is 0,
+            so that x_t and y do not determine x0: eps or the score where no signal is left (SNR 0).
     """
     check_same("y", y, "x_t", x_t)
     a, b = target(path, t)
-    alpha, sigma = path.alpha(t), path.sigma(t)
-    return (expand_to(b, x_t) * x_t - expand_to(sigma, x_t) * y) / expand_to(
-        alpha * b - sigma * a, x_t
-    )
+    sigma = path.sigma(t)
+    det = _determinant(target, path, t)
+    if (det == 0).any():
+        name, times = getattr(target, "__name__", target), t.expand(det.shape)[det == 0]
+        raise ValueError(
+            f"x_t and {name} must determine x0, but at t = {times[0].item():g} of {path} they do "
+            "not: their determinant is 0. Where no signal is left, use v_target or x0_target"
+        )
+    return (expand_to(b, x_t) * x_t - expand_to(sigma, x_t) * y) / expand_to(det, x_t)
+
+
+def error_ratio(target: Target, path: GaussianPath, t: Tensor) -> Tensor:
+    r"""The error of a prediction per error of the x0 that :func:`decode` reads from it.
+
+    .. math::
+        \frac{\lVert y - \hat y\rVert}{\lVert x_0 - \hat x_0\rVert}
+        = \frac{|\alpha b - \sigma a|}{\sigma}
+
+    This is :eq:`eq-velocity-prediction-errors`. Its square is the weight that a target's own loss
+    puts on the error of x0: 1 for x0 itself, the SNR for eps, SNR + 1 for v on a VP path.
+    """
+    return _determinant(target, path, t).abs() / path.sigma(t)
+
+
+def _determinant(target: Target, path: GaussianPath, t: Tensor) -> Tensor:
+    a, b = target(path, t)
+    return path.alpha(t) * b - path.sigma(t) * a

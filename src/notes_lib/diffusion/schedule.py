@@ -48,7 +48,8 @@ class VariancePreserving(GaussianPath):
 
 @dataclass(frozen=True)
 class VPLinear(VariancePreserving):
-    r"""The VP SDE with :math:`\beta(t)` linear. Song et al. (2021), appendix C.
+    r"""The VP SDE, :eq:`eq-score-sde-families`, with :math:`\beta(t)` linear: the limit
+    :eq:`eq-score-sde-limit` of DDPM's chain. Song et al. (2021), appendix C.
 
     Raises:
         ValueError: unless 0 < beta_min <= beta_max.
@@ -66,6 +67,13 @@ class VPLinear(VariancePreserving):
     def beta(self, t: Tensor) -> Tensor:
         return self.beta_min + (self.beta_max - self.beta_min) * t
 
+    def _time_of_ratio(self, ratio: Tensor) -> Tensor:
+        return self._time_of_beta_integral(torch.log1p(ratio**2))
+
+    def _time_of_beta_integral(self, total: Tensor) -> Tensor:
+        rise = self.beta_max - self.beta_min
+        return 2 * total / (self.beta_min + torch.sqrt(self.beta_min**2 + 2 * rise * total))
+
 
 @dataclass(frozen=True)
 class SubVP(VPLinear):
@@ -73,7 +81,8 @@ class SubVP(VPLinear):
 
     .. math:: \alpha = e^{-B/2}, \qquad \sigma = 1 - e^{-B}, \qquad g^2 = \beta(t)\,(1 - e^{-2B})
 
-    Song et al. (2021), appendix C. At every time the noise is at most that of the VP path.
+    Song et al. (2021), appendix C; :eq:`eq-score-sde-families`. At every time the noise is at most
+    that of the VP path.
     """
 
     def sigma(self, t: Tensor) -> Tensor:
@@ -81,6 +90,9 @@ class SubVP(VPLinear):
 
     def sigma_dot(self, t: Tensor) -> Tensor:
         return self.beta(t) * self.alpha(t) ** 2
+
+    def _time_of_ratio(self, ratio: Tensor) -> Tensor:
+        return self._time_of_beta_integral(2 * torch.asinh(0.5 * ratio))
 
 
 @dataclass(frozen=True)
@@ -139,11 +151,14 @@ class VPTabulated(VariancePreserving):
 class VPCosine(GaussianPath):
     r""":math:`\alpha = \cos\frac{\pi t}2`, :math:`\sigma = \sin\frac{\pi t}2`, the unit circle.
 
+    The angle of :eq:`eq-velocity-prediction-circle` is :math:`\phi = \pi t/2`, so that v is
+    :math:`\tfrac2\pi` times the velocity. At t = 1 the SNR is exactly 0.
+
     Nichol & Dhariwal (2021) shift it by s = 0.008 and clip its betas; this is their s = 0.
     """
 
     def alpha(self, t: Tensor) -> Tensor:
-        return torch.cos(0.5 * math.pi * t)
+        return torch.sin(0.5 * math.pi * (1 - t))  # cos, and exactly 0 at t = 1
 
     def sigma(self, t: Tensor) -> Tensor:
         return torch.sin(0.5 * math.pi * t)
@@ -153,6 +168,9 @@ class VPCosine(GaussianPath):
 
     def sigma_dot(self, t: Tensor) -> Tensor:
         return 0.5 * math.pi * self.alpha(t)
+
+    def _time_of_ratio(self, ratio: Tensor) -> Tensor:
+        return torch.atan(ratio) * (2 / math.pi)
 
 
 class VarianceExploding(GaussianPath):
@@ -167,7 +185,9 @@ class VarianceExploding(GaussianPath):
 
 @dataclass(frozen=True)
 class VE(VarianceExploding):
-    r"""Variance exploding: :math:`\alpha = 1`, sigma geometric. Song et al. (2021), appendix C.
+    r"""Variance exploding, :eq:`eq-score-sde-families`: :math:`\alpha = 1`, sigma geometric.
+
+    Song et al. (2021), appendix C.
 
     Raises:
         ValueError: unless 0 < sigma_min <= sigma_max.
@@ -184,6 +204,9 @@ class VE(VarianceExploding):
 
     def sigma_dot(self, t: Tensor) -> Tensor:
         return math.log(self.sigma_max / self.sigma_min) * self.sigma(t)
+
+    def _time_of_ratio(self, ratio: Tensor) -> Tensor:
+        return torch.log(ratio / self.sigma_min) / math.log(self.sigma_max / self.sigma_min)
 
 
 @dataclass(frozen=True)
@@ -203,14 +226,17 @@ class EDM(VarianceExploding):
     def sigma_dot(self, t: Tensor) -> Tensor:
         return torch.ones_like(t)
 
+    def _time_of_ratio(self, ratio: Tensor) -> Tensor:
+        return ratio
+
 
 @dataclass(frozen=True)
 class Linear(GaussianPath):
     r""":math:`\alpha = 1 - t`, :math:`\sigma = \sigma_{\min} + (1 - \sigma_{\min})\,t`.
 
     Rectified flow for sigma_min = 0, Liu et al. (2022); otherwise the conditional optimal transport
-    path of Lipman et al. (2022), section 4.1, whose data keep a noise of sigma_min. Both papers run
-    time the other way.
+    path of Lipman et al. (2022), section 4.1, whose data keep a noise of sigma_min and whose
+    conditional field is :eq:`eq-flow-matching-ot`. Both papers run time the other way.
 
     Raises:
         ValueError: unless 0 <= sigma_min < 1.
@@ -233,6 +259,9 @@ class Linear(GaussianPath):
 
     def sigma_dot(self, t: Tensor) -> Tensor:
         return torch.full_like(t, 1 - self.sigma_min)
+
+    def _time_of_ratio(self, ratio: Tensor) -> Tensor:
+        return (ratio - self.sigma_min) / (ratio + 1 - self.sigma_min)
 
 
 def linear_betas(steps: int, first: float = 1e-4, last: float = 0.02) -> list[float]:
