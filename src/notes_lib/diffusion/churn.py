@@ -24,7 +24,7 @@ def churned(
     high: float = math.inf,
     inflate: float = 1.0,
 ) -> Solver:
-    r"""Step up to :math:`\hat r = (1 + \gamma) r` by adding noise, then down with `solver`.
+    r"""Step up to :math:`\hat r = (1 + \gamma) r`, :eq:`eq-edm-churn`, then down with `solver`.
 
     .. math::
         \hat x = \hat\alpha\Bigl(\frac{x}{\alpha} + S_{\mathrm{noise}}\sqrt{\hat r^2 - r^2}\,z

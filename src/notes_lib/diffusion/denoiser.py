@@ -59,12 +59,17 @@ class Denoiser(nn.Module):
         eps: Float[Tensor, " b *d"] | None = None,
         **condition: Tensor,
     ) -> Float[Tensor, ""]:
-        r"""Mean of :meth:`errors`; with :func:`.eps_target` it is :eq:`eq-ddpm-simple`."""
+        r"""Mean of :meth:`errors`; with :func:`.eps_target` it is :eq:`eq-ddpm-simple`, and on a
+        variance-exploding path :eq:`eq-score-matching-ncsn`.
+
+        With :func:`.velocity_target` it is :eq:`eq-flow-matching-loss`, and on the path
+        :class:`.Linear` :eq:`eq-rectified-flow-loss`, on whatever pairs (x0, eps) it is given.
+        """
         return self.errors(x0, t, eps, **condition).mean()
 
 
 def on_path(denoise: Denoise, source: GaussianPath, target: GaussianPath) -> Denoise:
-    r"""A denoiser made along `source`, read along `target`: one network, every path.
+    r"""A denoiser made along `source`, read along `target`, :eq:`eq-edm-ratio`.
 
     .. math:: D_{\mathrm{target}}(x, t) = D_{\mathrm{source}}\Bigl(
         \frac{\alpha_u}{\alpha_t}\,x,\; u\Bigr), \qquad

@@ -22,8 +22,8 @@ class InputScaling(nn.Module):
         c_{\mathrm{in}} = \frac{1}{\sqrt{\alpha^2 s_d^2 + \sigma^2}}, \qquad
         c_{\mathrm{noise}} = \tfrac14 \log\frac{\sigma}{\alpha}
 
-    On the EDM path these are the ones of Karras et al. (2022), table 1; on any other, the network
-    sees the same numbers at the same log-SNR, so that weights do not depend on the path.
+    On the EDM path these are :eq:`eq-edm-scalings`, Karras et al. (2022), table 1; on any other,
+    the network sees the same numbers at the same log-SNR: its weights do not depend on the path.
 
     Args:
         net: called as ``net(c_in x_t, c_noise, **condition)``.
@@ -55,7 +55,8 @@ def log_normal_times(
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, " n"]:
     r"""n times of training at which :math:`\log(\sigma/\alpha)\sim\mathcal N(\mathrm{mean},
-    \mathrm{std}^2)`; where the path ends, its end. Karras et al. (2022), table 1.
+    \mathrm{std}^2)`, :eq:`eq-edm-noise`; where the path ends, its end. Karras et al. (2022),
+    table 1.
     """
     if not std > 0:
         raise ValueError(f"std must be positive, got {std}")
