@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -5,11 +7,14 @@ from notes_lib.diffusion import (
     EDM,
     VPLinear,
     VPTabulated,
+    eased,
+    exponential,
     karras,
     linear_betas,
     log_snr,
     spread,
     subsequence,
+    trailing,
     uniform,
 )
 
@@ -78,3 +83,30 @@ def test_karras_on_another_path_has_the_same_noise():
 def test_impossible_grids_are_refused(make):
     with pytest.raises(ValueError):
         make()
+
+
+@pytest.mark.parametrize("path", PATHS, ids=name)
+def test_an_exponential_grid_falls_by_one_factor(path):
+    ts = exponential(path, 6, low=0.2, high=20.0)
+    ratios = (-0.5 * path.log_snr(ts[:-1])).exp()
+    assert ts[-1] == path.t_min and len(ts) == 7
+    torch.testing.assert_close(ratios, torch.logspace(math.log10(20), math.log10(0.2), 6))
+
+
+def test_trailing_counts_down_from_the_last_index():
+    torch.testing.assert_close(trailing(10, 4) * 10, torch.tensor([10.0, 8, 5, 2, 0]))
+    with pytest.raises(ValueError, match="steps <= total = 10, got 11"):
+        trailing(10, 11)
+
+
+def test_eased_cuts_the_first_step_only():
+    ts = eased(torch.tensor([1.0, 0.5, 0.0]), 2)
+    torch.testing.assert_close(ts, torch.tensor([1.0, 0.875, 0.75, 0.5, 0.0]))
+    torch.testing.assert_close(eased(ts, 0), ts)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (2.0, 1.0), (-1.0, 1.0)])
+def test_ends_in_the_wrong_order_are_refused(low, high):
+    for grid in (exponential, karras):
+        with pytest.raises(ValueError, match="need 0 < low < high"):
+            grid(EDM(), 5, low, high)

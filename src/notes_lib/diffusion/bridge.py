@@ -18,13 +18,15 @@ class Row(NamedTuple):
     r"""A Gaussian that is linear in what is known:
     :math:`x_s = c_x x_t + c_{x_0} x_0 + \mathrm{std}\cdot z`, z standard normal.
 
-    `older` weighs the estimates of x0 that a multistep solver made before, the newest first.
+    `older` weighs what a multistep solver remembers of the steps before, the newest first; of this
+    step it remembers ``x0 + blend * x_t``.
     """
 
     x: float
     x0: float
     std: float
     older: tuple[float, ...] = ()
+    blend: float = 0.0
 
 
 def transition(s: Level, t: Level) -> tuple[float, float]:

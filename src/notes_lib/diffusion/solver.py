@@ -31,10 +31,10 @@ def linear(
 ) -> Solver:
     r"""The solver that calls the denoiser once a step and adds up what `rows` says.
 
-    .. math:: x_s = c_x x_t + c_{x_0}\hat x_0 + \sum_j c_j\, \hat x_0^{(-j)} + \mathrm{std}\cdot z
+    .. math:: x_s = c_x x_t + c_{x_0}\hat x_0 + \sum_j c_j\, S^{(-j)} + \mathrm{std}\cdot z
 
-    where :math:`\hat x_0^{(-j)}` was made j steps ago. `noise` is called only by rows with a
-    positive std.
+    where :math:`S^{(-j)} = \hat x_0 + \mathrm{blend}\cdot x` was made j steps ago. Only rows with a
+    positive std call `noise`.
     """
 
     def solver(levels: Sequence[Level]) -> list[Step]:
@@ -49,10 +49,16 @@ def linear(
 def _advance(
     time: Tensor, row: Row, noise: Noise, keep: int, denoise: Denoise, x: Tensor, memory: Memory
 ) -> tuple[Tensor, Memory]:
-    estimates = (denoise(x, time), *(memory or ()))
-    weights = (row.x, row.x0, *row.older)
-    x_s = weighted_sum(weights, (x, *estimates[: len(weights) - 1]))
-    return (x_s.add_(noise(x), alpha=row.std) if row.std else x_s), estimates[:keep]
+    x0_hat, older = denoise(x, time), memory or ()
+    x_s = weighted_sum((row.x, row.x0, *row.older), (x, x0_hat, *older[: len(row.older)]))
+    if keep:
+        older = (remembered(x0_hat, x, row.blend), *older)[:keep]
+    return (x_s.add_(noise(x), alpha=row.std) if row.std else x_s), older
+
+
+def remembered(x0_hat: Tensor, x: Tensor, blend: float) -> Tensor:
+    """The slope a multistep solver keeps, ``x0_hat + blend * x``: x0_hat itself where it can."""
+    return torch.add(x0_hat, x, alpha=blend) if blend else x0_hat
 
 
 def one_call(rule: Rule, noise: Noise = torch.randn_like) -> Solver:
@@ -141,7 +147,8 @@ def ddim(eta: float = 0.0, noise: Noise = torch.randn_like) -> Solver:
     r"""DDIM, :eq:`eq-ddim-step`: eta 0 is deterministic, eta 1 is DDPM's posterior at any stride.
 
     Song et al. (2021), eq. 12. At eta 0 it is Euler's method for :eq:`eq-ddim-ode` in
-    :math:`\sigma/\alpha`.
+    :math:`\sigma/\alpha`, and where :math:`\alpha^2 + \sigma^2 = 1` it is the rotation
+    :eq:`eq-velocity-prediction-rotation`.
 
     Raises:
         ValueError: a negative eta.
@@ -163,15 +170,16 @@ def _duration(t: Level, s: Level) -> float:
 
 def euler(levels: Sequence[Level]) -> list[Step]:
     r"""Euler's method on the probability-flow ODE :math:`\dot x = \dot\alpha\hat x_0 +
-    \dot\sigma\hat\varepsilon`, in the path's own time. First order."""
+    \dot\sigma\hat\varepsilon`, in the path's own time. First order. On the EDM path this is
+    :eq:`eq-edm-sigma-ode`."""
     return one_call(lambda t, s: _velocity_row(t, _duration(t, s)))(levels)
 
 
 def heun(levels: Sequence[Level]) -> list[Step]:
-    """Heun's method on the same ODE: the mean of the velocities at both ends. Second order.
+    """Heun's method on the same ODE, :eq:`eq-edm-heun`: the mean of both ends' velocities.
 
-    Two calls a step; a step to a noiseless level, where the velocity is not defined, is Euler's.
-    Karras et al. (2022), algorithm 1.
+    Second order. Two calls a step; a step to a noiseless level, where the velocity is not defined,
+    is Euler's. Karras et al. (2022), algorithm 1.
     """
     steps = zip(pairwise(levels), euler(levels), strict=True)
     return [
@@ -184,27 +192,3 @@ def _heun(predict: Step, time: Tensor, row: Row, denoise: Denoise, x: Tensor, me
     x_next, _ = predict(denoise, x, memory)
     x_again = weighted_sum((row.x, row.x0), (x_next, denoise(x_next, time)))
     return torch.lerp(x, x_again, 0.5), memory
-
-
-def dpmpp_2m(levels: Sequence[Level]) -> list[Step]:
-    r"""DPM-Solver++(2M): one call a step, the last x0_hat remembered. Second order.
-
-    .. math::
-        x_s = \frac{\sigma_s}{\sigma_t} x_t - \alpha_s (e^{-h} - 1) D, \qquad
-        D = \hat x_0 + \frac{h}{2 h_{\mathrm{last}}}(\hat x_0 - \hat x_{0,\mathrm{last}})
-
-    with :math:`h = \lambda_s - \lambda_t`. Lu et al. (2022), algorithm 2. The first step, and
-    a step to a noiseless level (h infinite), are first order: they are DDIM's.
-    """
-    return linear(_dpmpp_2m_rows)(levels)
-
-
-def _dpmpp_2m_rows(levels: Sequence[Level]) -> list[Row]:
-    rows, h_last = [], math.inf
-    for t, s in pairwise(levels):
-        h = s.half_log_snr - t.half_log_snr
-        weight, ratio = -s.alpha * math.expm1(-h), 0.5 * h / h_last if s.sigma else 0.0
-        older = (-weight * ratio,) if ratio else ()
-        rows.append(Row(s.sigma / t.sigma, weight * (1 + ratio), 0.0, older))
-        h_last = h
-    return rows
