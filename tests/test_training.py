@@ -50,3 +50,17 @@ def test_a_short_run_learns_and_the_checkpoint_learnt_more(x_train):
             x_train, torch.randint(1, training.T + 1, (len(x_train),)) / training.T
         )
     assert trained < fmean(losses[-20:]) < 0.3
+
+
+def test_the_bits_in_the_notes_of_digits_iddpm_can_be_measured_again(x_train):
+    """The kept model needs the bits that the script wrote down, and fewer than its pair."""
+    training = script("digits_iddpm")
+    model = training.build()
+    notes = load_checkpoint(CHECKPOINTS / "digits_iddpm.safetensors", model)
+    x_test = stratified_split(*digits())[1]
+    pairs = json.loads(notes["bits"])
+    found = training.needed_bits(model, x_test, learnt=True).value
+    assert found == pytest.approx(pairs["hybrid"][0], abs=1e-3)
+    assert found < training.needed_bits(model, x_test, learnt=False).value
+    _, losses = training.train(x_train, 60, 1, training.hybrid)
+    assert fmean(losses[-10:]) < 0.5 * losses[0]
