@@ -3,8 +3,11 @@
 Glossary: b batch, dim entries of a sample, hidden width, c the condition (an embedded time).
 """
 
-from .embed import SinusoidalEmbedding
-from .mlp import ResidualBlock, ResidualMLP
+from .embed import ClassEmbedding, SinusoidalEmbedding
+from .mlp import Labelled, ResidualBlock, ResidualClassifier, ResidualMLP
 from .modulation import AdaLayerNorm
 
-__all__ = ["AdaLayerNorm", "ResidualBlock", "ResidualMLP", "SinusoidalEmbedding"]
+__all__ = [
+    "AdaLayerNorm", "ClassEmbedding", "Labelled", "ResidualBlock", "ResidualClassifier",
+    "ResidualMLP", "SinusoidalEmbedding",
+]  # fmt: skip

@@ -1,9 +1,9 @@
-"""Embeddings of a scalar: how a network is told the time."""
+"""Embeddings of a time and of a class: how a network is told what it works on."""
 
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
@@ -30,3 +30,33 @@ class SinusoidalEmbedding(nn.Module):
     def forward(self, t: Float[Tensor, " b"]) -> Float[Tensor, "b dim"]:
         angles = t[:, None] * self.frequencies
         return torch.cat([angles.cos(), angles.sin()], -1)
+
+
+class ClassEmbedding(nn.Module):
+    r"""One learnt vector a class, and one more, the last, for "no class": number ``null``.
+
+    :meth:`drop` replaces labels by null, which is how the null row learns.
+
+    Raises:
+        ValueError: no classes; in use, a label outside 0 .. null.
+    """
+
+    def __init__(self, classes: int, dim: int) -> None:
+        super().__init__()
+        if classes < 1:
+            raise ValueError(f"classes must be at least 1, got {classes}")
+        self.null = classes
+        self.table = nn.Embedding(classes + 1, dim)
+
+    def drop(
+        self, label: Int[Tensor, " b"], share: float, generator: torch.Generator | None = None
+    ) -> Int[Tensor, " b"]:
+        """`label` with each entry replaced by null with probability `share`, in [0, 1]."""
+        if not 0 <= share <= 1:
+            raise ValueError(f"share must lie in [0, 1], got {share}")
+        return label.masked_fill(torch.rand(label.shape, generator=generator) < share, self.null)
+
+    def forward(self, label: Int[Tensor, " b"]) -> Float[Tensor, "b dim"]:
+        if not ((label >= 0) & (label <= self.null)).all():
+            raise ValueError(f"labels must lie in 0 .. {self.null}, got {label.tolist()}")
+        return self.table(label)
