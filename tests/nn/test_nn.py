@@ -3,7 +3,15 @@ import math
 import pytest
 import torch
 
-from notes_lib.nn import AdaLayerNorm, ResidualBlock, ResidualMLP, SinusoidalEmbedding
+from notes_lib.nn import (
+    AdaLayerNorm,
+    ClassEmbedding,
+    Labelled,
+    ResidualBlock,
+    ResidualClassifier,
+    ResidualMLP,
+    SinusoidalEmbedding,
+)
 
 
 def test_sinusoidal_embedding_is_the_formula():
@@ -60,3 +68,47 @@ def test_samples_do_not_see_each_other():
     for i in range(3):
         for j in range(3):
             assert (jacobian[i, :, j].abs().max() > 0) == (i == j)
+
+
+def test_class_embedding_drops_to_null_and_only_null():
+    embedding, label = ClassEmbedding(10, 4), torch.arange(20_000) % 10
+    dropped = embedding.drop(label, 0.1, torch.Generator().manual_seed(0))
+    gone = dropped != label
+    assert (dropped[gone] == embedding.null).all()
+    assert abs(gone.double().mean() - 0.1) < 4 * (0.1 * 0.9 / 20_000) ** 0.5
+    assert torch.equal(embedding.drop(label, 0.0), label)
+    assert (embedding.drop(label, 1.0) == 10).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "word"),
+    [
+        (lambda: ClassEmbedding(0, 4), "at least 1"),
+        (lambda: ClassEmbedding(3, 4)(torch.tensor([0, 4])), r"0 \.\. 3"),
+        (lambda: ClassEmbedding(3, 4)(torch.tensor([-1])), r"0 \.\. 3"),
+        (lambda: ClassEmbedding(3, 4).drop(torch.tensor([1]), 1.5), "share"),
+    ],
+)
+def test_class_embedding_refuses(call, word):
+    with pytest.raises(ValueError, match=word):
+        call()
+
+
+def test_a_zero_embedding_is_the_network_without_labels():
+    net, x, t = ResidualMLP(6, 16, 2, condition=8), torch.randn(5, 6), torch.rand(5)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    labelled = Labelled(net, ClassEmbedding(3, 8))
+    label = torch.tensor([0, 1, 2, 3, 0])
+    assert not torch.allclose(labelled(x, t, label), net(x, t))
+    torch.nn.init.zeros_(labelled.embedding.table.weight)
+    assert torch.equal(labelled(x, t, label), net(x, t))
+
+
+def test_classifier_starts_at_equal_odds_and_takes_one_time_for_all():
+    net, x = ResidualClassifier(12, 5, 16), torch.randn(3, 1, 3, 4)
+    assert net(x, torch.rand(3)).abs().max() == 0 and net(x, torch.rand(1)).shape == (3, 5)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    torch.testing.assert_close(net(x, torch.full((1,), 0.3)), net(x, torch.full((3,), 0.3)))
+    assert (net(x, torch.full((1,), 0.3)) - net(x, torch.full((1,), 0.6))).abs().max() > 0.1
