@@ -1,7 +1,7 @@
 """The scripts behind the committed checkpoints still train, and the checkpoints say how."""
 
-import importlib.util
 import json
+from importlib import import_module
 from pathlib import Path
 from statistics import fmean
 
@@ -14,13 +14,6 @@ from notes_lib.train import CHECKPOINTS, load_checkpoint
 ROOT = Path(__file__).parents[1]
 
 
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "training" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def x_train():
     torch.set_default_dtype(torch.float32)
@@ -29,7 +22,7 @@ def x_train():
 
 @pytest.mark.parametrize("path", sorted(CHECKPOINTS.glob("*.safetensors")), ids=lambda p: p.stem)
 def test_a_checkpoint_is_small_and_tells_its_story(path, x_train):
-    model = script(path.stem).build()
+    model = import_module(path.stem).build()
     notes = load_checkpoint(path, model)
     assert path.stat().st_size < 2e6
     assert (ROOT / notes["script"]).exists()
@@ -40,7 +33,7 @@ def test_a_checkpoint_is_small_and_tells_its_story(path, x_train):
 
 def test_a_short_run_learns_and_the_checkpoint_learnt_more(x_train):
     """120 steps of the script bring the loss down, and the checkpoint is lower still."""
-    training = script("digits_ddpm")
+    training = import_module("digits_ddpm")
     _, losses = training.train(x_train, steps=120, seed=1)
     assert losses[0] == pytest.approx(1, abs=0.1)  # a network that says zero
     model = training.build()
@@ -54,7 +47,7 @@ def test_a_short_run_learns_and_the_checkpoint_learnt_more(x_train):
 
 def test_the_bits_in_the_notes_of_digits_iddpm_can_be_measured_again(x_train):
     """The kept model needs the bits that the script wrote down, and fewer than its pair."""
-    training = script("digits_iddpm")
+    training = import_module("digits_iddpm")
     model = training.build()
     notes = load_checkpoint(CHECKPOINTS / "digits_iddpm.safetensors", model)
     x_test = stratified_split(*digits())[1]

@@ -6,20 +6,16 @@ About six minutes on one core. Writes src/notes_lib/checkpoints/digits_flow.safe
 the flow (0) and the reflow (1), with the seed, the commit, the date and the loss curves inside.
 """
 
-import json
-import subprocess
 from collections.abc import Iterable
-from datetime import date
-from statistics import fmean
 
 import torch
+from _common import averaged, curve, keep
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from notes_lib.data import digits, stratified_split
 from notes_lib.diffusion import Denoiser, Linear, heun, sample, uniform, velocity_target
 from notes_lib.nn import ResidualMLP
-from notes_lib.train import CHECKPOINTS, EMA, batches, fit, save_checkpoint
+from notes_lib.train import batches
 
 BATCH, STEPS, RATE, PAIRS, SEED = 128, 8000, 4e-3, 40_000, 0
 
@@ -46,17 +42,8 @@ def simulated(model: Denoiser, n: int) -> Tensor:
 
 def train(model: Denoiser, pairs: Iterable[Tensor], steps: int) -> tuple[Denoiser, list[float]]:
     """The averaged model after so many steps on batches of pairs, and the loss of every step."""
-    ema = EMA(model, decay=0.998)
-    optimizer = torch.optim.Adam(model.parameters(), RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, RATE, total_steps=steps, pct_start=0.1
-    )
-    draws = (model.loss(pair[:, 0], torch.rand(len(pair)), pair[:, 1]) for pair in pairs)
-    losses = []
-    for loss in tqdm(fit(draws, optimizer, schedule), total=steps):
-        losses.append(loss)
-        ema.update(model)
-    return ema.module, losses
+    losses = (model.loss(pair[:, 0], torch.rand(len(pair)), pair[:, 1]) for pair in pairs)
+    return averaged(model, losses, steps, RATE)
 
 
 def main() -> None:
@@ -68,26 +55,12 @@ def main() -> None:
     reflow.load_state_dict(flow.state_dict())  # as in the paper, from where the flow ended
     pairs = batches(simulated(flow, PAIRS), BATCH, STEPS)
     reflow, reflow_losses = train(reflow, pairs, STEPS)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-
-    def curve(losses: list[float]) -> str:
-        return json.dumps([round(fmean(losses[i : i + 80]), 4) for i in range(0, STEPS, 80)])
-
-    save_checkpoint(
-        CHECKPOINTS / "digits_flow.safetensors",
+    keep(
+        __file__,
         nn.ModuleList([flow, reflow]),
-        script="training/digits_flow.py",
         seed=str(SEED),
         steps=str(STEPS),
         pairs=str(PAIRS),
-        commit=commit,
-        date=date.today().isoformat(),
-        torch=torch.__version__,
         losses=curve(losses),
         reflow_losses=curve(reflow_losses),
     )

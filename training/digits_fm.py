@@ -8,20 +8,16 @@ noise, paired by optimal transport in pools of 512. The seeds, the commit, the d
 curves are inside.
 """
 
-import json
-import subprocess
 from collections.abc import Callable, Iterator
-from datetime import date
-from statistics import fmean
 
 import torch
+from _common import averaged, curve, keep
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from notes_lib.data import digits, stratified_split
 from notes_lib.diffusion import Denoiser, Linear, pair_noise, velocity_target
 from notes_lib.nn import ResidualMLP
-from notes_lib.train import CHECKPOINTS, EMA, batches, fit, save_checkpoint
+from notes_lib.train import batches
 
 POOL, BATCH, STEPS, RATE, SEEDS = 512, 128, 3000, 4e-3, (0, 1, 2)
 Couple = Callable[[Tensor, Tensor], Tensor]  # (x0, eps) -> eps in another order
@@ -56,18 +52,9 @@ def train(x: Tensor, couple: Couple, steps: int, seed: int) -> tuple[Denoiser, l
     """The averaged model after so many steps on the images x, and the loss of every step."""
     torch.manual_seed(seed)
     model = one()
-    ema = EMA(model, decay=0.998)
-    optimizer = torch.optim.Adam(model.parameters(), RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, RATE, total_steps=steps, pct_start=0.1
-    )
     drawn = zip(range(steps), pairs(x, couple, steps), strict=False)
-    draws = (model.loss(x0, torch.rand(BATCH), eps) for _, (x0, eps) in drawn)
-    losses = []
-    for loss in tqdm(fit(draws, optimizer, schedule), total=steps, desc=f"seed {seed}"):
-        losses.append(loss)
-        ema.update(model)
-    return ema.module, losses
+    losses = (model.loss(x0, torch.rand(BATCH), eps) for _, (x0, eps) in drawn)
+    return averaged(model, losses, steps, RATE, f"seed {seed}")
 
 
 def main() -> None:
@@ -75,26 +62,12 @@ def main() -> None:
     x_train, *_ = stratified_split(*digits())
     runs = [train(x_train, couple, STEPS, seed) for seed in SEEDS for couple in COUPLINGS]
     models, losses = zip(*runs, strict=True)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-
-    def curve(losses: list[float]) -> str:
-        return json.dumps([round(fmean(losses[i : i + 30]), 4) for i in range(0, STEPS, 30)])
-
-    save_checkpoint(
-        CHECKPOINTS / "digits_fm.safetensors",
+    keep(
+        __file__,
         nn.ModuleList(models),
-        script="training/digits_fm.py",
         seed=" ".join(map(str, SEEDS)),
         steps=str(STEPS),
         pool=str(POOL),
-        commit=commit,
-        date=date.today().isoformat(),
-        torch=torch.__version__,
         losses=curve(losses[0]),
         paired_losses=curve(losses[1]),
     )

@@ -6,14 +6,11 @@ About two minutes on one core. Writes src/notes_lib/checkpoints/digits_heads.saf
 half precision, with the seeds, the commit, the date and the loss curve inside.
 """
 
-import json
-import subprocess
-from datetime import date
 from statistics import fmean
 
 import torch
+from _common import averaged, curve, keep
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from notes_lib.data import digits, stratified_split
 from notes_lib.diffusion import (
@@ -26,7 +23,7 @@ from notes_lib.diffusion import (
     x0_target,
 )
 from notes_lib.nn import ResidualMLP
-from notes_lib.train import CHECKPOINTS, EMA, batches, fit, save_checkpoint
+from notes_lib.train import batches
 
 T, BATCH, STEPS, RATE, SEEDS = 200, 128, 5000, 4e-3, 3
 PATH = VPTabulated(linear_betas(T, 1e-4 * 1000 / T, 0.02 * 1000 / T))
@@ -49,19 +46,10 @@ def train(x: Tensor, target: Target, steps: int, seed: int) -> tuple[Denoiser, l
     """The averaged model after so many steps on the images x, and the loss of every step."""
     torch.manual_seed(seed)
     model = head(target)
-    ema = EMA(model, decay=0.998)
-    optimizer = torch.optim.Adam(model.parameters(), RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, RATE, total_steps=steps, pct_start=0.1
-    )
-    draws = (
+    losses = (
         model.loss(x0, torch.randint(1, T + 1, (BATCH,)) / T) for x0 in batches(x, BATCH, steps)
     )
-    losses = []
-    for loss in tqdm(fit(draws, optimizer, schedule), total=steps, desc=f"seed {seed}"):
-        losses.append(loss)
-        ema.update(model)
-    return ema.module, losses
+    return averaged(model, losses, steps, RATE, f"seed {seed}")
 
 
 def main() -> None:
@@ -73,25 +61,10 @@ def main() -> None:
             models[name][seed], losses = train(x_train, target, STEPS, seed)
             curves.append(losses)
     means = [fmean(column) for column in zip(*curves, strict=True)]
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
     for parameter in models.parameters():
         parameter.data = parameter.data.half()  # buffers stay: the frequencies need their digits
-    save_checkpoint(
-        CHECKPOINTS / "digits_heads.safetensors",
-        models,
-        script="training/digits_heads.py",
-        seed=f"0 to {SEEDS - 1}",
-        steps=str(STEPS),
-        commit=commit,
-        date=date.today().isoformat(),
-        torch=torch.__version__,
-        losses=json.dumps([round(fmean(means[i : i + 50]), 4) for i in range(0, STEPS, 50)]),
-    )
+    seeds = f"0 to {SEEDS - 1}"
+    keep(__file__, models, seed=seeds, steps=str(STEPS), losses=curve(means))
 
 
 if __name__ == "__main__":

@@ -9,15 +9,12 @@ the bits per dimension that every model needs for the test digits.
 """
 
 import json
-import subprocess
 from collections.abc import Callable
-from datetime import date
 from functools import partial
-from statistics import fmean
 
 import torch
+from _common import averaged, curve, keep
 from torch import Tensor
-from tqdm import tqdm
 
 from notes_lib.core import Estimate, mean, seeded_noise
 from notes_lib.data import digits, stratified_split
@@ -37,7 +34,7 @@ from notes_lib.diffusion import (
     uniform,
 )
 from notes_lib.nn import ResidualMLP
-from notes_lib.train import CHECKPOINTS, EMA, batches, fit, save_checkpoint
+from notes_lib.train import batches
 
 T, BATCH, STEPS, RATE, SEEDS = 200, 128, 4000, 4e-3, (0, 1, 2)
 GREYS = partial(bin_log_prob, half_width=1 / 16)
@@ -63,17 +60,8 @@ def train(x: Tensor, steps: int, seed: int, loss: Callable) -> tuple[TwoHeads, l
     """The averaged model after so many steps on the images x, and the loss of every step."""
     torch.manual_seed(seed)
     model = build()
-    ema = EMA(model, decay=0.998)
-    optimizer = torch.optim.Adam(model.parameters(), RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, RATE, total_steps=steps, pct_start=0.1
-    )
-    draws = (loss(model, x0, torch.randint(1, T + 1, (BATCH,))) for x0 in batches(x, BATCH, steps))
-    losses = []
-    for value in tqdm(fit(draws, optimizer, schedule), total=steps, desc=f"seed {seed}"):
-        losses.append(value)
-        ema.update(model)
-    return ema.module, losses
+    losses = (loss(model, x0, torch.randint(1, T + 1, (BATCH,))) for x0 in batches(x, BATCH, steps))
+    return averaged(model, losses, steps, RATE, f"seed {seed}")
 
 
 @torch.no_grad()
@@ -96,23 +84,13 @@ def main() -> None:
             found = needed_bits(runs[loss, seed][0], x_test, learnt=loss is hybrid)
             bits[loss.__name__].append(found.value)
     model, losses = runs[hybrid, 0]
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    save_checkpoint(
-        CHECKPOINTS / "digits_iddpm.safetensors",
+    keep(
+        __file__,
         model,
-        script="training/digits_iddpm.py",
         seed="0",
         steps=str(STEPS),
         bits=json.dumps(bits),
-        commit=commit,
-        date=date.today().isoformat(),
-        torch=torch.__version__,
-        losses=json.dumps([round(fmean(losses[i : i + 40]), 4) for i in range(0, STEPS, 40)]),
+        losses=curve(losses),
     )
 
 

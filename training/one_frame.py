@@ -7,15 +7,13 @@ src/notes_lib/checkpoints/one_frame.safetensors with the seed, the commit, the d
 curve (relative to each manner's first losses, averaged over all) inside.
 """
 
-import json
-import subprocess
 from collections.abc import Callable
-from datetime import date
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
+from _common import averaged, curve, keep
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from notes_lib.data import moons
 from notes_lib.diffusion import (
@@ -38,7 +36,7 @@ from notes_lib.diffusion import (
     velocity_target,
 )
 from notes_lib.nn import ResidualMLP
-from notes_lib.train import CHECKPOINTS, EMA, batches, fit, save_checkpoint
+from notes_lib.train import batches
 
 BATCH, STEPS, RATE, SEEDS = 256, 2400, 3e-3, (0, 1, 2)
 T = 1000
@@ -100,45 +98,20 @@ def train(manner: Manner, steps: int, seed: int) -> tuple[Denoiser, list[float]]
     """The averaged model after so many steps, and the loss of every step."""
     torch.manual_seed(seed)
     model = model_of(manner)
-    ema = EMA(model, decay=0.998)
-    optimizer = torch.optim.Adam(model.parameters(), RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, RATE, total_steps=steps, pct_start=0.1
-    )
-    draws = (model.loss(x0, manner.times(BATCH)) for x0 in batches(data(20_000), BATCH, steps))
-    losses = []
-    for loss in fit(draws, optimizer, schedule):
-        losses.append(loss)
-        ema.update(model)
-    return ema.module, losses
+    losses = (model.loss(x0, manner.times(BATCH)) for x0 in batches(data(20_000), BATCH, steps))
+    return averaged(model, losses, steps, RATE, f"seed {seed}")
 
 
 def main() -> None:
     torch.set_num_threads(1)
     models, curves = build(), []
-    for name, manner in tqdm(MANNERS.items()):
+    for name, manner in MANNERS.items():
         for i, seed in enumerate(SEEDS):
             model, losses = train(manner, STEPS, seed)
             models[name][i].load_state_dict(model.state_dict())
-            blocks = torch.tensor(losses).reshape(-1, 30).mean(1)
-            curves.append(blocks / blocks[0])
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    save_checkpoint(
-        CHECKPOINTS / "one_frame.safetensors",
-        models,
-        script="training/one_frame.py",
-        seed=str(SEEDS),
-        steps=str(STEPS),
-        commit=commit,
-        date=date.today().isoformat(),
-        torch=torch.__version__,
-        losses=json.dumps([round(v, 4) for v in torch.stack(curves).mean(0).tolist()]),
-    )
+            curves.append(torch.tensor(losses) / fmean(losses[:30]))
+    losses = curve(torch.stack(curves).mean(0).tolist(), points=80)
+    keep(__file__, models, seed=str(SEEDS), steps=str(STEPS), losses=losses)
 
 
 if __name__ == "__main__":
