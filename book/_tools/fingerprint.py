@@ -15,12 +15,12 @@ BUILD = ROOT / "_build"
 EXECUTION = (
     "requirements.txt",
     "src/**/*",
-    "training/**/*.safetensors",
+    "training/**/*",
     "book/**/*.safetensors",
     "benchmarks/results/*.json",
 )
 # The site: everything that it is rendered from.
-SITE = (*EXECUTION, "_*.yml", "*.md", "book/**/*", "tests/**/*.py", "training/**/*")
+SITE = (*EXECUTION, "_*.yml", "*.md", "book/**/*", "tests/**/*.py")
 # Times of the build itself: no page reads them, and they change with every measurement.
 IGNORED = ("benchmarks/results/book.json",)
 CACHES = {"__pycache__", ".ipynb_checkpoints", ".pytest_cache", ".ruff_cache"}
