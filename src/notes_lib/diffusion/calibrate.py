@@ -15,11 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..core.oracle import Denoise
-from . import grid
-from .bashforth import adams_moulton
-from .exponential import adams_weights, angle_form, asinh_ratio
+from .exponential import adams_weights, angle_form, asinh_ratio, path_time
 from .path import GaussianPath
-from .plan import Plan, tuned
+from .plan import Plan, closed_form, tuned
 from .sample import sample
 
 
@@ -56,8 +54,7 @@ def calibrate(
     Raises:
         ValueError: fewer than two calls, or a result that is not finite.
     """
-    fine = grid.graded(path, 300, 0.3 * data_std, 80 * data_std)
-    solver = adams_moulton(angle_form(data_std), asinh_ratio(0.25 * data_std), 4)
+    fine, solver = closed_form(path, 300, data_std)
     flow = Flow(denoise, path, x, sample(denoise, path, x, fine, solver))
     ratios, weights = fit([flow], nfe, data_std, iterations)
     return tuned(path, ratios, weights, data_std)
@@ -118,7 +115,7 @@ class _Model:
 
     def __init__(self, path: GaussianPath, nfe: int, data_std: float, slopes: int) -> None:
         self.form, self.coordinate = angle_form(data_std), asinh_ratio(0.25 * data_std)
-        ts = grid.graded(path, nfe, 0.3 * data_std, 80 * data_std)
+        ts, _ = closed_form(path, nfe, data_std)
         self.u = self.coordinate.of_ratio(path.sigma(ts) / path.alpha(ts))
         self.nfe, self.slopes = nfe, slopes
 
@@ -155,7 +152,5 @@ class _Model:
         """The path's times at these ratios, with their derivative."""
         times = path.time_of_log_snr(-2 * ratios.detach().log())
         inner = times[1:-1]
-        alpha, sigma = path.alpha(inner), path.sigma(inner)
-        rate = (path.sigma_dot(inner) - sigma * path.alpha_dot(inner) / alpha) / alpha
-        moved = inner + (ratios[1:-1] - ratios[1:-1].detach()) / rate
+        moved = inner + (ratios[1:-1] - ratios[1:-1].detach()) / path_time(path).rate(inner)
         return torch.cat([times[:1], moved, times[-1:]])
