@@ -5,6 +5,9 @@ head i reads head i // (h / g)), n queries, m keys, d width of queries and keys,
 Query i stands beside key i + m - n: causal masks and windows are aligned bottom-right.
 """
 
+from .fused import fused_attention
 from .softmax import Attend, attention_weights, scores, softmax_attention, visible
 
-__all__ = ["Attend", "attention_weights", "scores", "softmax_attention", "visible"]
+__all__ = [
+    "Attend", "attention_weights", "fused_attention", "scores", "softmax_attention", "visible",
+]  # fmt: skip
