@@ -6,19 +6,16 @@ About three minutes on one core. Writes src/notes_lib/checkpoints/digits_cfg.saf
 holds one model for each of three seeds, with the commit, the date and the mean loss curve inside.
 """
 
-import json
-import subprocess
-from datetime import date
 from statistics import fmean
 
 import torch
+from _common import averaged, curve, keep
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from notes_lib.data import digits, stratified_split
 from notes_lib.diffusion import Denoiser, VPTabulated, eps_target, linear_betas
 from notes_lib.nn import ClassEmbedding, Labelled, ResidualMLP
-from notes_lib.train import CHECKPOINTS, EMA, batches, fit, save_checkpoint
+from notes_lib.train import batches
 
 T, BATCH, STEPS, RATE, DROP, SEEDS = 200, 128, 8000, 4e-3, 0.1, (0, 1, 2)
 
@@ -39,12 +36,7 @@ def train(x: Tensor, y: Tensor, steps: int, seed: int) -> tuple[Denoiser, list[f
     """The averaged model after so many steps on images x with labels y, and every loss."""
     torch.manual_seed(seed)
     model = build_one()
-    ema = EMA(model, decay=0.998)
-    optimizer = torch.optim.Adam(model.parameters(), RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, RATE, total_steps=steps, pct_start=0.1
-    )
-    draws = (
+    losses = (
         model.loss(
             x[i],
             torch.randint(1, T + 1, (BATCH,)) / T,
@@ -52,11 +44,7 @@ def train(x: Tensor, y: Tensor, steps: int, seed: int) -> tuple[Denoiser, list[f
         )
         for i in batches(torch.arange(len(x)), BATCH, steps)
     )
-    losses = []
-    for loss in tqdm(fit(draws, optimizer, schedule), total=steps, desc=f"seed {seed}"):
-        losses.append(loss)
-        ema.update(model)
-    return ema.module, losses
+    return averaged(model, losses, steps, RATE, f"seed {seed}")
 
 
 def main() -> None:
@@ -64,23 +52,8 @@ def main() -> None:
     x_train, _, y_train, _ = stratified_split(*digits())
     models, curves = zip(*(train(x_train, y_train, STEPS, seed) for seed in SEEDS), strict=True)
     losses = [fmean(step) for step in zip(*curves, strict=True)]
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    save_checkpoint(
-        CHECKPOINTS / "digits_cfg.safetensors",
-        nn.ModuleList(models),
-        script="training/digits_cfg.py",
-        seed=", ".join(map(str, SEEDS)),
-        steps=str(STEPS),
-        commit=commit,
-        date=date.today().isoformat(),
-        torch=torch.__version__,
-        losses=json.dumps([round(fmean(losses[i : i + 80]), 4) for i in range(0, STEPS, 80)]),
-    )
+    seeds = ", ".join(map(str, SEEDS))
+    keep(__file__, nn.ModuleList(models), seed=seeds, steps=str(STEPS), losses=curve(losses))
 
 
 if __name__ == "__main__":

@@ -48,7 +48,6 @@ from .grid import (
     uniform,
 )
 from .guidance import (
-    autoguidance,
     classifier_free,
     classifier_free_doubled,
     dynamic_threshold,
@@ -129,8 +128,8 @@ __all__ = [
     "Linear", "LossHistory", "Row", "SNRShift", "Solver", "Step", "SubVP", "Target", "TwoHeads",
     "VPCosine", "VPLinear", "VPTabulated", "ZeroTerminalSNR", "acceleration", "adams",
     "adams_moulton", "affine_moments", "ancestral", "ancestral_shifted", "angle_form",
-    "annealed_langevin", "asinh_ratio", "autoguidance", "between", "bh1", "bh2", "bin_log_prob",
-    "bits_per_dim", "bound_terms", "calibrate", "churned", "classifier", "classifier_free",
+    "annealed_langevin", "asinh_ratio", "between", "bh1", "bh2", "bin_log_prob", "bits_per_dim",
+    "bound_terms", "calibrate", "churned", "classifier", "classifier_free",
     "classifier_free_doubled", "classifier_loss", "clip", "closed_form", "continuity_residual",
     "corrector_variance", "cosine_betas", "data_form", "ddim", "ddim_row", "decode", "deis",
     "diffuse", "dpmpp_2m", "dpmpp_3m", "dpmpp_sde", "dsm", "dynamic_threshold", "eased", "encode",

@@ -5,7 +5,6 @@ other wrapper. Here a scale of 1 is the plain conditional model, as in Imagen an
 Salimans (2022) count from there, with :math:`w = \gamma - 1`.
 """
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from ..core.oracle import Denoise
 from ..core.tensor import expand_to
+from .gradient_guidance import check_scale
 
 
 def classifier_free(cond: Denoise, uncond: Denoise, scale: float) -> Denoise:
@@ -20,14 +20,17 @@ def classifier_free(cond: Denoise, uncond: Denoise, scale: float) -> Denoise:
 
     .. math:: \hat x_0 = \hat x_{0,u} + \gamma\,(\hat x_{0,c} - \hat x_{0,u})
 
-    Ho & Salimans (2022), eq. 6. The weights sum to 1, so it is the same formula for eps, v and the
-    score. At 0 and 1 it returns the bits of `uncond` and `cond`. With the denoiser of another
-    condition as `uncond` it steers away from that one: a negative prompt.
+    Ho & Salimans (2022), eq. 6. The difference is the gradient of an implicit classifier,
+    :eq:`eq-classifier-free-guidance-implicit`. The weights sum to 1, so it is the same formula for
+    eps, v and the score. At 0 and 1 it returns the bits of `uncond` and `cond`.
+
+    In the place of `uncond`, the denoiser of another condition makes a negative prompt, and a worse
+    model of the same condition makes the autoguidance of Karras et al. (2024).
 
     Raises:
         ValueError: a scale that is not finite.
     """
-    _check_finite(scale)
+    check_scale(scale)
     return lambda x, t: torch.lerp(uncond(x, t), cond(x, t), scale)
 
 
@@ -45,7 +48,7 @@ def classifier_free_doubled(
     Raises:
         ValueError: a scale that is not finite.
     """
-    _check_finite(scale)
+    check_scale(scale)
     both = torch.cat([label, torch.full_like(label, null)])
 
     def guided(x: Tensor, t: Tensor) -> Tensor:
@@ -54,18 +57,6 @@ def classifier_free_doubled(
         return torch.lerp(uncond, cond, scale)
 
     return guided
-
-
-def autoguidance(good: Denoise, bad: Denoise, scale: float) -> Denoise:
-    r"""Guidance by a worse model of the same thing: away from what it gets wrong.
-
-    .. math:: \hat x_0 = \hat x_{0,\mathrm{bad}} + \gamma\,
-        (\hat x_{0,\mathrm{good}} - \hat x_{0,\mathrm{bad}})
-
-    Karras et al. (2024): both get the same condition; `bad` is smaller or less trained.
-    The formula is :func:`classifier_free`'s.
-    """
-    return classifier_free(good, bad, scale)
 
 
 def interval(guided: Denoise, plain: Denoise, low: float, high: float) -> Denoise:
@@ -133,8 +124,3 @@ def dynamic_threshold(denoise: Denoise, quantile: float = 0.995) -> Denoise:
         return torch.minimum(torch.maximum(x0_hat, -c), c) / c
 
     return threshold
-
-
-def _check_finite(scale: float) -> None:
-    if not math.isfinite(scale):
-        raise ValueError(f"scale must be finite, got {scale}")
