@@ -4,10 +4,11 @@ Glossary: b batch, dim entries of a sample, hidden width, c the condition (an em
 """
 
 from .embed import ClassEmbedding, SinusoidalEmbedding
+from .inject import CrossAttention
 from .mlp import Labelled, ResidualBlock, ResidualClassifier, ResidualMLP
 from .modulation import AdaLayerNorm
 
 __all__ = [
-    "AdaLayerNorm", "ClassEmbedding", "Labelled", "ResidualBlock", "ResidualClassifier",
-    "ResidualMLP", "SinusoidalEmbedding",
+    "AdaLayerNorm", "ClassEmbedding", "CrossAttention", "Labelled", "ResidualBlock",
+    "ResidualClassifier", "ResidualMLP", "SinusoidalEmbedding",
 ]  # fmt: skip
