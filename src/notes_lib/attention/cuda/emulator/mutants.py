@@ -21,8 +21,9 @@ from . import Edit, EmulationError, build
 from .attention import backward, forward, rows_of, surrounded
 
 # Relative error of out, dq, dk and dv. P or dS is rounded to 16 bits, and so is the result: at most
-# twice 2^-9 = 3.9e-3 for bfloat16, 4.9e-4 for half, where one number decides, and less where many do.
-# Most in 7,000 problems: 3.9e-3 and 5.0e-4, of two or three queries; in large ones 2.4e-3 and 3.0e-4.
+# twice 2^-9 = 3.9e-3 for bfloat16, 4.9e-4 for half, where one number decides, and less where many
+# do. Most in 7,000 problems: 3.9e-3 and 5.0e-4, of two or three queries; in large ones 2.4e-3 and
+# 3.0e-4.
 TOLERANCE = {torch.bfloat16: 4.5e-3, torch.float16: 6e-4, torch.float32: 3e-6}
 
 
