@@ -1,7 +1,7 @@
 """From a Kernel to machine code: NVRTC compiles, ptxas reports, a folder on disk remembers.
 
-None of it needs a GPU, a driver or the CUDA toolkit, for pip installs the compiler. So the tests hold
-every kernel to what the compiler says of it, on machines without a GPU.
+None of it needs a GPU, a driver or the CUDA toolkit, for pip installs the compiler. So the tests
+hold every kernel to what the compiler says of it, on machines without a GPU.
 """
 
 import os
