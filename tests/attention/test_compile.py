@@ -26,10 +26,7 @@ PRODUCTS = {  # in a step: A B^T of two tiles, and P B of registers and a tile
     "flash_forward": (1, 1),
     "flash_backward_dkdv": (2, 2),
     "flash_backward_dq": (2, 1),
-    "hopper_forward": (
-        2,
-        2,
-    ),  # the products with the first and the last tile stand outside the loop
+    "hopper_forward": (2, 2),  # those with the first and the last tile stand outside the loop
     "hopper_backward_dkdv": (2, 2),
     "hopper_backward_dq": (2, 1),
 }

@@ -136,7 +136,7 @@ inline void ldmatrix(u32 (&r)[4], u32 address, bool transposed) {
         if (addresses[row] % 16) fail("ldmatrix: a row is not at a multiple of 16 bytes");
         memcpy(e[row], shared_at(addresses[row], 16), 16);
       }
-      counted.bank_conflicts += conflicts(addresses, 8, 16);
+      count_request(addresses, 8, 16);
       for (int lane = 0; lane < 32; ++lane) {
         Given* g = (Given*)all[lane];
         const int i = lane / 4, j = 2 * (lane % 4);

@@ -95,9 +95,8 @@ void warpgroup_together(const char* what, void* given, const Act& act) {
 
 // Shared memory has 32 banks of 4 bytes and serves 128 bytes a cycle, of which no two different words
 // may lie in one bank.
-u64 conflicts(const u32* addresses, int n, int bytes) {
+void count_request(const u32* addresses, int n, int bytes) {
   const int at_once = 128 / std::max(bytes, 4);  // threads served by one cycle
-  u64 extra = 0;
   for (int first = 0; first < n; first += at_once) {
     u32 words[32][32];  // of each bank
     int wanted[32] = {}, most = 1;
@@ -108,9 +107,9 @@ u64 conflicts(const u32* addresses, int n, int bytes) {
         if (std::find(bank, bank + known, word) == bank + known) bank[known++] = word;
         most = std::max(most, known);
       }
-    extra += most - 1;
+    counted.shared_cycles += most;
+    counted.bank_conflicts += most - 1;
   }
-  return extra;
 }
 
 void count_access(u32 address, int bytes) {
@@ -121,7 +120,7 @@ void count_access(u32 address, int bytes) {
   t.open[k].addresses[lane_index()] = address;
   t.open[k].threads++;
   for (; !t.open.empty() && t.open.front().threads == 32; t.open.pop_front(), t.done++)
-    counted.bank_conflicts += conflicts(t.open.front().addresses, 32, t.open.front().bytes);
+    count_request(t.open.front().addresses, 32, t.open.front().bytes);
 }
 
 // ---- running a block

@@ -44,11 +44,11 @@ extern Index3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emu {
 
-// `ldmatrix` is counted once for its four matrices, the others once for the 32 threads of a warp.
-// `bank_conflicts` are the cycles that requests to shared memory take beyond those of their bytes.
+// Instructions of a warp count once. `shared_cycles` is the time for which they keep shared memory
+// busy, of which `bank_conflicts` would not be needed if every cycle moved 128 bytes.
 #define EMULATOR_COUNTERS(X)                                                             \
-  X(mma) X(ldmatrix) X(shared_loads) X(shared_stores) X(bank_conflicts) X(cp_async)      \
-  X(barriers) X(wgmma) X(tma_bytes) X(mbarrier_waits)
+  X(mma) X(ldmatrix) X(shared_loads) X(shared_stores) X(cp_async) X(shared_cycles)       \
+  X(bank_conflicts) X(barriers) X(wgmma) X(tma_bytes) X(mbarrier_waits)
 
 struct Counters {
 #define DECLARE(name) u64 name = 0;
@@ -137,9 +137,9 @@ void together(Rendezvous& r, int place, int n, const char* what, void* given, co
 void warp_together(const char* what, void* given, const Act& act);
 void warpgroup_together(const char* what, void* given, const Act& act);
 
-// Cycles that n threads' accesses, of so many bytes each, take beyond the least.
-u64 conflicts(const u32* addresses, int n, int bytes);
-// Count one thread's part of a load or store. Threads need not wait for their warp here.
+// Count the cycles of one request: of n threads, for so many bytes each.
+void count_request(const u32* addresses, int n, int bytes);
+// Count one thread's part of its warp's request. Threads need not wait for their warp here.
 void count_access(u32 address, int bytes);
 
 // Run `body` as every thread of every block of the grid, one block after the other.
