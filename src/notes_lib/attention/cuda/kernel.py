@@ -19,8 +19,8 @@ class Kernel:
         macros: pairs of a name and an integer, defined before the file is read.
         threads: of a block.
         shared: bytes of dynamic shared memory of a block.
-        rows: rows, of queries or of keys, that a block owns: its grid is (ceil(length / rows), heads,
-            batch).
+        rows: rows, of queries or of keys, that a block owns: its grid is (ceil(length / rows),
+            heads, batch).
         arch: the least compute capability, 80 or 90; 90 means sm_90a.
     """
 
