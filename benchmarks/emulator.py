@@ -1,7 +1,8 @@
 """What the attention kernels do, counted on the emulator, and which mistakes it notices.
 
 Needs Linux and g++, no GPU. Counts are exact and the same on every machine: they say how often a
-kernel does something, not how long it takes.
+kernel does something, not how long it takes. `shared_cycles` and `bank_conflicts` are those of
+loads, stores, ldmatrix and cp.async; what TMA and wgmma move is not among them.
 """
 
 import shutil
@@ -12,14 +13,9 @@ import torch
 from _record import record
 
 from notes_lib.attention.cuda.emulator import attention, build, hopper
-from notes_lib.attention.cuda.emulator.mutants import (
-    MUTANTS,
-    Mutant,
-    Problem,
-    expected,
-    layout_of,
-    rows_of,
-)
+from notes_lib.attention.cuda.emulator.attention import rows_of
+from notes_lib.attention.cuda.emulator.mutants import MUTANTS, Mutant
+from notes_lib.attention.cuda.emulator.problems import Problem, expected, layout_of
 from notes_lib.attention.cuda.hopper import hopper_backward, hopper_forward
 from notes_lib.attention.cuda.variants import flash_backward, flash_forward, naive, tensor_cores
 

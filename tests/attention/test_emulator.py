@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from notes_lib.attention.cuda.emulator import EmulationError, build
 from notes_lib.attention.cuda.emulator.attention import backward, forward, rows_of
-from notes_lib.attention.cuda.emulator.mutants import Problem, expected, layout_of, symptom
+from notes_lib.attention.cuda.emulator.problems import Problem, expected, layout_of, symptom
 from notes_lib.attention.cuda.kernel import KERNELS, Kernel
 from notes_lib.attention.cuda.params import BackwardParams, ForwardParams, Shape, Strided
 from notes_lib.attention.cuda.variants import (
@@ -103,6 +103,13 @@ def test_a_scale_is_the_callers():
     out, lse, _ = forward(build(kernel), q, k, v, scale=0.25)
     same, its_lse, _ = forward(build(kernel), 2 * q, k, v)
     assert torch.equal(out, same) and torch.equal(lse, its_lse)
+
+
+@pytest.mark.parametrize("wrong", [dict(scale=0.0), dict(scale=-1.0), dict(scale=1.0, softcap=0.0)])
+def test_scores_that_would_be_turned_round_are_refused(wrong):
+    x = torch.zeros(1, 1, 1, 64)
+    with pytest.raises(ValueError, match="positive scale and softcap"):
+        ForwardParams.of(x, x, x, x, x, **wrong)
 
 
 def test_the_order_of_events_changes_no_bit():

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from notes_lib.attention.cuda.emulator import edited
-from notes_lib.attention.cuda.emulator.mutants import MUTANTS, symptom
+from notes_lib.attention.cuda.emulator.mutants import MUTANTS
+from notes_lib.attention.cuda.emulator.problems import symptom
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("g++") is None,

@@ -35,7 +35,12 @@ def exponents(scale: float, softcap: float | None) -> tuple[float, float]:
     """(scale_log2, inner): the exponential of a score is exp2(scale_log2 s).
 
     Here s is the product of q and k or, with a softcap c, tanh(inner q k), inner = scale / c.
+
+    Raises:
+        ValueError: either is not positive. The kernels take the greatest s for the greatest score.
     """
+    if scale <= 0 or (softcap is not None and softcap <= 0):
+        raise ValueError(f"the kernels want a positive scale and softcap, got {scale}, {softcap}")
     if softcap is None:
         return scale * math.log2(math.e), 0.0
     return softcap * math.log2(math.e), scale / softcap

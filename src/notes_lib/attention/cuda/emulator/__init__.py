@@ -2,7 +2,9 @@
 
 Nothing here imitates speed. What is modelled is what can go wrong: the layout of the registers of
 tensor-core instructions, copies that arrive late, barriers, shared memory that holds rubbish until
-it is written, and banks that two threads want at once.
+it is written, and banks that two threads want at once. What is not: the order in which writes of
+one thread become visible to others without a barrier, the compiler's own rearrangements, and the
+hardware's approximations of exp2 and 1 / x. Those only a GPU shows. Wants Linux and g++.
 """
 
 from __future__ import annotations

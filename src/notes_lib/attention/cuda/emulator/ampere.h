@@ -116,9 +116,9 @@ void store_shared(T* p, T x) {
   memcpy(emu::shared_at(address, sizeof(T)), &x, sizeof(T));
 }
 
-// Matrix i of four has its 8 rows, of 16 bytes, at the addresses of threads 8 i to 8 i + 7. Thread t
-// gets, of each matrix, the elements (t / 4, 2 (t % 4)) and the one beside it; transposed, the
-// elements (2 (t % 4), t / 4) and the one below it.
+// Matrix i of four has its 8 rows, of 16 bytes, at the addresses of threads 8 i to 8 i + 7. Of each
+// matrix thread t gets element (t / 4, 2 (t % 4)) and the one beside it; transposed, element
+// (2 (t % 4), t / 4) and the one below it.
 namespace emu {
 inline void ldmatrix(u32 (&r)[4], u32 address, bool transposed) {
   struct Given {
@@ -172,7 +172,7 @@ void cp_async_wait() {
 
 // ---- tensor cores
 
-// acc (16 x 8, float) += a (16 x 16) b (16 x 8). With g = lane / 4 and c = 2 (lane % 4), a thread holds
+// acc (16 x 8, float) += a (16 x 16) b (16 x 8). With g = lane / 4, c = 2 (lane % 4) a thread holds
 //   acc[i]   row g + 8 (i / 2),  column c + i % 2
 //   a[i]     row g + 8 (i % 2),  columns c + 8 (i / 2) and the next
 //   b0, b1   rows c and the next, c + 8 and the next, column g

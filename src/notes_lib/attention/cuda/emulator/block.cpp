@@ -93,8 +93,8 @@ void warpgroup_together(const char* what, void* given, const Act& act) {
 
 // ---- bank conflicts
 
-// Shared memory has 32 banks of 4 bytes and serves 128 bytes a cycle, of which no two different words
-// may lie in one bank.
+// Shared memory has 32 banks of 4 bytes and serves 128 bytes a cycle, of which no two different
+// words may lie in one bank.
 void count_request(const u32* addresses, int n, int bytes) {
   const int at_once = 128 / std::max(bytes, 4);  // threads served by one cycle
   for (int first = 0; first < n; first += at_once) {
@@ -151,7 +151,8 @@ static std::string who_waits_where() {
   for (auto& f : block->fibers)
     if (!f.done) waiting[f.waits_at]++;
   std::string text = "deadlock:";
-  for (auto& [where, n] : waiting) text += " " + std::to_string(n) + " threads wait at " + where + ",";
+  for (auto& [where, n] : waiting)
+    text += " " + std::to_string(n) + " threads wait at " + where + ",";
   if (block->alive < block->threads)
     text += " " + std::to_string(block->threads - block->alive) + " threads have returned,";
   text.pop_back();

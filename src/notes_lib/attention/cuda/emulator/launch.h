@@ -2,6 +2,8 @@
 #pragma once
 #include "block.h"
 
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
 namespace emu {
 // As the driver does: `arguments[i]` points to the i-th argument of the kernel.
 template <class... A, size_t... I>
@@ -15,15 +17,15 @@ void call(void (*kernel)(A...), void** arguments) {
 }  // namespace emu
 
 // Names of the counters, in the order of `counts`.
-extern "C" __attribute__((visibility("default"))) const char* counter_names() {
+EXPORT const char* counter_names() {
 #define NAME(name) #name " "
   return EMULATOR_COUNTERS(NAME);
 #undef NAME
 }
 
 // Run the kernel. Returns nullptr, or what is wrong with it.
-extern "C" __attribute__((visibility("default"))) const char* emulate(void** arguments, const u32* grid, int threads, size_t shared,
-                               int late, u64* counts) {
+EXPORT const char* emulate(void** arguments, const u32* grid, int threads, size_t shared,
+                           int late, u64* counts) {
   static std::string error;
   error.clear();
   emu::late = late;

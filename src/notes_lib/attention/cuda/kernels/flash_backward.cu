@@ -23,8 +23,8 @@ DEV void differentiate(float& s, float& dp, float lse, float delta, bool seen,
 }
 
 #if DKDV
-// dK and dV of BM keys. The block walks the queries that see them, of all heads that share them, and
-// keeps scores transposed, S^T = K Q^T: then P^T and dS^T are where the next products want them.
+// dK and dV of BM keys. The block walks the queries that see them, of all heads that share them.
+// Scores are transposed, S^T = K Q^T: then P^T and dS^T are where the next products want them.
 extern "C" __global__ void __launch_bounds__(THREADS)
 flash_backward_dkdv(const __grid_constant__ BackwardParams p) {
   SHARED(memory);

@@ -1,7 +1,7 @@
-// v2: FlashAttention-2 (Dao 2023) on the tensor cores of sm_80 and later. What is new over v1b:
-// swizzled tiles that `ldmatrix` reads without bank conflicts; copies in the background, V_j arriving
-// while S_j is computed and K_{j+1} while the softmax and P_j V_j are; and 32 queries a warp, so that
-// a tile of keys read from shared memory serves two products instead of one.
+// v2: FlashAttention-2 (Dao 2023) on the tensor cores of sm_80 and later. Three things are new over
+// v1b. Tiles are swizzled, and `ldmatrix` reads them without bank conflicts. Copies run in the
+// background: V_j arrives while S_j is computed, K_{j+1} during the softmax and P_j V_j. And a warp
+// has 32 queries, so that what it reads of K and V serves two products instead of one.
 #include "tiles.cuh"
 
 #define M (BM / (16 * WARPS))
@@ -20,7 +20,7 @@ flash_forward(const __grid_constant__ ForwardParams p) {
   const int head = blockIdx.y, b = blockIdx.z, group = p.shape.group_of(head);
   const Element *k = p.k.matrix(b, group), *v = p.v.matrix(b, group);
 
-  // Tiles of which some query of the block sees a key; and the keys that all queries of the warp see.
+  // Tiles in which some query of the block sees a key, and keys that all queries of the warp see.
   const int begin = keys_seen_by(first_row, p.shape).first / BN;
   const int end = (keys_seen_by(last_row, p.shape).last + BN - 1) / BN;
   const Span whole = {keys_seen_by(row + 16 * M - 1, p.shape).first,

@@ -1,7 +1,7 @@
 // What a warp holds of a matrix in registers, and the online softmax on it.
 //
-// acc[M][N][4] is a matrix of 16 M rows and 8 N columns as `mma` leaves it: of each tile of 16 by 8 a
-// thread has four elements, in rows lane / 4 and 8 below, in two neighbouring columns. So a row
+// acc[M][N][4] is a matrix of 16 M rows and 8 N columns as `mma` leaves it: of each tile of 16 by 8
+// a thread has four elements, in rows lane / 4 and 8 below, in two neighbouring columns. So a row
 // belongs to four neighbouring threads, and a thread has a part of 2 M rows.
 #pragma once
 #include "attention.cuh"
@@ -36,7 +36,7 @@ template <int N> DEV void as_operand(u32 (&a)[4], const float (&p)[N][4], int k)
   }
 }
 
-// The softmax of a row so far: greatest score m, sum l of exp(score - m), and o, which is the sum of
+// The softmax of each row so far: greatest score m, sum l of exp(score - m) and sum o of
 // exp(score - m) v. A thread's l is that of its own columns, until the end.
 template <int M> struct Softmax {
   float m[M][2], l[M][2], o[M][D / 8][4];

@@ -1,5 +1,5 @@
 // v1: attention without its matrix, in float and without tensor cores. A block owns 32 queries and
-// walks the keys in tiles of BN; four threads share a query, each with every fourth of its D columns.
+// walks the keys in tiles of BN; four threads share a query, each with a fourth of its D columns.
 // What it shows is the online softmax: m, l and o of a query are corrected as keys arrive. What it
 // costs: every product of two numbers reads one of them from shared memory.
 #include "attention.cuh"
@@ -23,14 +23,14 @@ naive(const __grid_constant__ ForwardParams p) {
   float *tile_k = (float*)memory, *tile_v = tile_k + BN * D;
   const int part = threadIdx.x % SHARE, query = blockIdx.x * BM + threadIdx.x / SHARE;
   const int head = blockIdx.y, b = blockIdx.z, group = p.shape.group_of(head);
+  const float *k = tile_k + part, *v = tile_v + part;  // neighbours read neighbours: no conflicts
   const bool inside = query < p.shape.queries;
   const Span seen = keys_seen_by(query, p.shape);
 
   float q[COLUMNS], o[COLUMNS], m = -INF, l = 0;
 #pragma unroll
   for (int c = 0; c < COLUMNS; ++c) {
-    const int column = SHARE * c + part;  // neighbours read neighbours: no bank conflicts
-    q[c] = inside ? p.q.matrix(b, head)[query * p.q.row + column] : 0;
+    q[c] = inside ? p.q.matrix(b, head)[query * p.q.row + SHARE * c + part] : 0;
     o[c] = 0;
   }
 
@@ -47,7 +47,7 @@ naive(const __grid_constant__ ForwardParams p) {
     for (int i = 0; i < BN; ++i) {
       float sum = 0;
 #pragma unroll
-      for (int c = 0; c < COLUMNS; ++c) sum += q[c] * load_shared(tile_k + i * D + SHARE * c + part);
+      for (int c = 0; c < COLUMNS; ++c) sum += q[c] * load_shared(k + i * D + SHARE * c);
       sum += shuffle_xor(sum, 1);
       sum += shuffle_xor(sum, 2);
       s[i] = seen.holds(j + i) ? sum : -INF;
@@ -65,7 +65,7 @@ naive(const __grid_constant__ ForwardParams p) {
       const float weight = exp2_fast(s[i] * p.scale_log2 - shift);
       l += weight;
 #pragma unroll
-      for (int c = 0; c < COLUMNS; ++c) o[c] += weight * load_shared(tile_v + i * D + SHARE * c + part);
+      for (int c = 0; c < COLUMNS; ++c) o[c] += weight * load_shared(v + i * D + SHARE * c);
     }
   }
 

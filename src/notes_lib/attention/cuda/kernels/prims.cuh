@@ -87,7 +87,7 @@ template <int LEFT> DEV void cp_async_wait() {
 #define MMA "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
 #endif
 
-// acc (16 x 8, float) += a (16 x 16) b (16 x 8). With g = lane / 4 and c = 2 (lane % 4), a thread holds
+// acc (16 x 8, float) += a (16 x 16) b (16 x 8). With g = lane / 4, c = 2 (lane % 4) a thread holds
 //   acc[i]   row g + 8 (i / 2),  column c + i % 2
 //   a[i]     row g + 8 (i % 2),  columns c + 8 (i / 2) and the next
 //   b0, b1   rows c and the next, c + 8 and the next, column g

@@ -1,7 +1,7 @@
-// v1b: the same attention on tensor cores, and nothing else improved. A block owns 64 queries, a warp
-// 16 of them. What is new: `mma` multiplies tiles of 16 x 16 and 16 x 8 whose elements the threads of
-// a warp hold in a fixed pattern, and every operand is gathered into that pattern word by word.
-// What is wrong with it, on purpose: rows of a tile are as long as the 32 banks of shared memory, so
+// v1b: the same attention on tensor cores, and nothing else improved. A block owns 64 queries, each
+// warp 16 of them. What is new: `mma` multiplies tiles of 16 x 16 and 16 x 8 whose elements a warp
+// holds in a fixed pattern, and every operand is gathered into that pattern word by word.
+// What is wrong, on purpose: a row of a tile is as long as the 32 banks of shared memory, so that
 // the 8 rows that a warp gathers from lie in the same banks; and no copy overlaps any product.
 #include "fragments.cuh"
 

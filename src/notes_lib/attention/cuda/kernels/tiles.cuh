@@ -4,10 +4,10 @@
 
 #define ROW_BYTES (2 * D)
 
-// Where the 16 bytes `c` of row `row` are. `ldmatrix` reads the same c of 8 rows at once, and a row is
-// as long as the 32 banks together (or twice), so in plain order those 8 pieces would lie in the same
-// 4 banks and be read one by one. Swizzle: row r keeps piece c at c ^ (r % 8), and the 8 pieces lie
-// in 8 different groups of banks.
+// Where the 16 bytes `c` of row `row` are. `ldmatrix` reads the same c of 8 rows at once. A row is
+// as long as the 32 banks (or twice), so in plain order the 8 pieces would lie in the same 4 banks
+// and be read one by one. Swizzle: row r keeps piece c at c ^ (r % 8), and the 8 pieces lie in 8
+// different groups of banks.
 DEV u32 piece(u32 tile, int row, int c) { return tile + row * ROW_BYTES + ((c ^ (row % 8)) << 4); }
 
 // Start to copy ROWS rows from row `first` on; zeros for those not below `end`.
@@ -48,8 +48,8 @@ DEV void multiply_abt(float (&acc)[M][N][4], u32 a, int row, u32 b) {
   }
 }
 
-// acc (16 M x D) += P B: P (16 M x 8 N) is in registers, B is rows 0 to 8 N of the tile b. Columns of B
-// are wanted where rows of B^T were: `ldmatrix` transposes on the way.
+// acc (16 M x D) += P B: P (16 M x 8 N) is in registers, B rows 0 to 8 N of the tile b. Columns of
+// B are wanted where rows of B^T were: `ldmatrix` transposes on the way.
 template <int M, int N>
 DEV void multiply_pb(float (&acc)[M][D / 8][4], const float (&p)[M][N][4], u32 b) {
   const u32 first = piece(b, lane() % 16, lane() / 16);
