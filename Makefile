@@ -15,7 +15,7 @@ TESTS := requirements-peers.txt
 BENCHMARKS = $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-test book test lab serve notebooks bench pdf new-chapter clean
+.PHONY: help env env-test book test lab serve notebooks bench gpu-check pdf new-chapter clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -48,6 +48,10 @@ notebooks: env ## write the executed notebooks of all pages into _build/notebook
 
 bench: env-test ## measure pages, builds, installation and solvers into benchmarks/results
 	@for script in $(BENCHMARKS); do $(PY) $$script || exit 1; done
+
+# No environment is made: on a machine with a GPU, PyTorch for CUDA is often there already.
+gpu-check: ## test and time the CUDA kernels on this machine's GPU (options: CHECK="--seconds 300")
+	@$(PYTHON) tests/gpu/check.py $(CHECK)
 
 pdf: env ## print the whole book into _build/notes-that-run.pdf (needs Chromium or Chrome)
 	@$(PY) book/_tools/pdf.py

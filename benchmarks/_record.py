@@ -7,7 +7,8 @@ import json
 import os
 import platform
 import subprocess
-from importlib.metadata import version
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import cpuinfo
@@ -21,18 +22,34 @@ LOAD = psutil.getloadavg()[0]
 PACKAGES = ("torch", "numpy", "diffusers", "jupyter-book", "myst-nb", "nbclient")
 
 
-def git(*arguments: str) -> str:
-    run = subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True)
-    return run.stdout.strip()
+def git(*arguments: str) -> str | None:
+    """What git answers; None for a copy of the files without their history."""
+    try:
+        run = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return None if run.returncode else run.stdout.strip()
+
+
+def versions(packages: Iterable[str]) -> dict[str, str | None]:
+    """Of the packages that are installed; None for the others."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
 
 
 def circumstances() -> dict:
     """Where, when and from what a measurement was made."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    changes = git("status", "--porcelain")
     return {
         "date": datetime.date.today().isoformat(),
-        "commit": git("rev-parse", "HEAD"),
-        "uncommitted changes": bool(git("status", "--porcelain")),
+        "commit": git("rev-parse", "HEAD") or os.environ.get("NOTES_COMMIT"),
+        "uncommitted changes": None if changes is None else bool(changes),
         "machine": {
             "cpu": cpuinfo.get_cpu_info()["brand_raw"],
             "cores": os.cpu_count(),
@@ -42,15 +59,23 @@ def circumstances() -> dict:
             "gpu": gpu,
             "system": platform.platform(),
         },
-        "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
+        "versions": {"python": platform.python_version()} | versions(PACKAGES),
     }
 
 
 def record(name: str, **tables: list[dict]) -> None:
     """Write the tables to `results/<name>.json` and print them."""
+    write(name, **tables)
+    for rows in tables.values():
+        show(rows)
+
+
+def write(name: str, **tables: list[dict]) -> None:
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(circumstances() | tables, indent=1) + "\n")
-    for rows in tables.values():
-        print(tabulate(rows, headers="keys", floatfmt=".3g"), end="\n\n")
     print(f"Wrote {path.relative_to(ROOT)}\n")
+
+
+def show(rows: list[dict]) -> None:
+    print(tabulate(rows, headers="keys", floatfmt=".3g"), end="\n\n")

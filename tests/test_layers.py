@@ -24,9 +24,9 @@ ALLOWED["systems"] = set(ALLOWED) - {"data", "algorithms", "evaluation"}
 
 def imported(path: Path) -> set[str]:
     """Packages of notes_lib that a module imports, relatively or by their full name."""
-    found = set()
+    found, depth = set(), len(path.relative_to(ROOT).parts)
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level >= 2 and node.module:
+        if isinstance(node, ast.ImportFrom) and node.level == depth and node.module:
             found.add(node.module.split(".")[0])
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("notes_lib."):
             found.add(node.module.split(".")[1])

@@ -8,6 +8,7 @@ from statistics import fmean
 import pytest
 import torch
 
+from notes_lib.core import Empirical
 from notes_lib.data import digits, docs_text, split_text, stratified_split
 from notes_lib.train import CHECKPOINTS, load_checkpoint
 
@@ -101,3 +102,29 @@ def test_the_nats_in_the_notes_of_the_language_models_can_be_measured_again(x_tr
     assert max(theirs["gru"]) < min(ours)
     _, losses = training.train(training.build, text, steps=30, seed=1)
     assert losses[-1] < 0.9 * losses[0]
+
+
+def test_the_models_of_digits_cfg_know_both_laws(x_train):
+    """Told the class, each is near the exact denoiser of it; told nothing, near that of all."""
+    training = import_module("digits_cfg")
+    models, (_, _, y_train, _) = training.build(), stratified_split(*digits())
+    load_checkpoint(CHECKPOINTS / "digits_cfg.safetensors", models)
+    path, seven = models[0].path, y_train == 7
+    laws = [Empirical(x).denoiser(path) for x in (x_train[seven], x_train)]
+    x0, t = x_train[seven], torch.tensor(0.5)
+    x = path.perturb(x0, torch.randn_like(x0), t.expand(len(x0)))
+    for model in models.requires_grad_(False):
+        told = [model(x, t, label=torch.full((len(x),), label)) for label in (7, 10)]
+        off = torch.tensor([[(a - law(x, t)).norm() for law in laws] for a in told])
+        assert off[0, 0] < 0.5 * off[0, 1] and off[1, 1] < 0.5 * off[1, 0]
+
+
+def test_a_short_run_of_digits_cfg_learns_its_label_and_the_null(x_train):
+    """Trained on nothing but "threes", it moves the embeddings of 3 and of no label alone."""
+    training = import_module("digits_cfg")
+    threes = torch.full((len(x_train),), 3)
+    model, losses = training.train(x_train, threes, steps=60, seed=1)
+    assert fmean(losses[-10:]) < 0.5 * losses[0]
+    torch.manual_seed(1)
+    moved = model.net.embedding.table.weight != training.build_one().net.embedding.table.weight
+    assert moved.any(1).nonzero().flatten().tolist() == [3, 10]

@@ -6,8 +6,8 @@
 The first writes src/notes_lib/diffusion/sampler_tables.json; the second prints, for every family,
 the error of a table fitted without it, over the closed form's.
 
-The ensemble: five families of densities with parameters drawn at random, each with the exact
-denoiser and with two imperfect ones. The loss is the mean of the log error, plus a ridge that pulls
+The ensemble: five families of densities, three draws of the parameters for the exact denoiser and
+for each of two imperfect ones. The loss is the mean of the log error, plus a ridge that pulls
 the weights to the closed form. No problem of benchmarks/sampler_quality.py is in it.
 """
 
@@ -29,7 +29,7 @@ from notes_lib.diffusion import closed_form, sample, tuned  # noqa: E402
 from notes_lib.diffusion.calibrate import Flow, fit  # noqa: E402
 
 OUT = ROOT / "src" / "notes_lib" / "diffusion" / "sampler_tables.json"
-NFE, SEED, COUNT, ITERATIONS, RIDGE = (5, 8, 10, 15, 20), 11, 48, 60, 3e-3
+NFE, SEED, DRAWS, COUNT, ITERATIONS, RIDGE = (5, 8, 10, 15, 20), 11, 3, 32, 300, 3e-3
 
 
 def few_peaks(g: torch.Generator) -> GaussianMixture:
@@ -63,7 +63,7 @@ FAMILIES = (few_peaks, many_peaks, spiral, subspaces, spectrum)
 def flows(family, seed: int) -> list:
     """Solved problems of one family: exact denoisers, and imperfect ones."""
     g, made = torch.Generator().manual_seed(seed), []
-    for size in (0.0, 0.05, 0.15):
+    for size in (0.0, 0.05, 0.15) * DRAWS:
         mixture = family(g)
         denoise, dim = quick_denoiser(mixture), mixture.means.shape[1]
         if size:

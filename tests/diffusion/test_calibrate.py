@@ -56,7 +56,7 @@ def test_a_plan_is_one_solver_on_every_path(path, plan):
         ts, solver = plan(where, 10)
         x = where.alpha(ts[0]) * starts(reference, plan(reference, 10), seed=0)
         ends.append(sample(MIXTURE.denoiser(where), where, x, ts, solver))
-    torch.testing.assert_close(ends[1], ends[0], atol=1e-7, rtol=1e-7)
+    torch.testing.assert_close(ends[1], ends[0], atol=1e-6, rtol=1e-5)  # x starts at 80
 
 
 @pytest.mark.parametrize("nfe", [5, 10, 20])

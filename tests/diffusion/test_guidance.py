@@ -7,31 +7,32 @@ from notes_lib.core import GaussianMixture, seeded_noise
 from notes_lib.diffusion import (
     EDM,
     VE,
+    Denoiser,
     Linear,
     VPCosine,
     VPLinear,
-    VPTabulated,
-    affine_moments,
     ancestral,
-    ancestral_shifted,
     classifier,
-    classifier_loss,
+    classifier_free,
+    classifier_free_doubled,
     ddim,
     dpmpp_2m,
+    dynamic_threshold,
+    eps_target,
     euler,
-    forward_variance,
-    gradient,
+    guided_flow,
     heun,
-    linear_betas,
+    interval,
     log_snr,
-    output_variance,
-    posterior,
+    rescaled,
     sample,
-    shift_score,
-    stepwise,
-    uniform,
+    tilted_gaussian,
+    v_target,
+    velocity_target,
 )
+from notes_lib.nn import ClassEmbedding, Labelled, ResidualMLP
 
+from .bumps import class_of, log_prob_of, mixture
 from .paths import name
 
 PATHS = [VPLinear(), VPCosine(), VE(), EDM(), Linear()]
@@ -43,22 +44,6 @@ SOLVERS = {
     "heun": lambda: heun,
     "dpmpp_2m": lambda: dpmpp_2m,
 }
-DDPM = VPTabulated(linear_betas(1000))
-
-
-def mixture():
-    """Four bumps in the plane; the class is the first two."""
-    means = torch.tensor([[-1.0, 0.5], [0.3, -1.0], [1.0, 0.8], [0.2, 0.1]], dtype=torch.float64)
-    variances = torch.tensor([[0.1], [0.3], [0.2], [0.15]], dtype=torch.float64)
-    return GaussianMixture(means, variances, torch.tensor([1.0, 2.0, 3.0, 1.0]).double())
-
-
-def class_of(whole):
-    return GaussianMixture(whole.means[:2], whole.variances[:2], whole.weights[:2])
-
-
-def log_prob_of(whole, path):
-    return lambda x, t: whole.log_posterior(x, path.alpha(t), path.sigma(t))[:, :2].logsumexp(1)
 
 
 def by_classifier(scale):
@@ -71,13 +56,71 @@ def by_classifier(scale):
     return build
 
 
+def by_itself(combine, expect):
+    """combine and expect get the denoisers of the class, of all data, and the path."""
+
+    def build(path):
+        whole = mixture()
+        cond, uncond = class_of(whole).denoiser(path), whole.denoiser(path)
+        return combine(cond, uncond, path), expect(cond, uncond, path)
+
+    return build
+
+
+def cond_itself(cond, uncond, path):
+    return cond
+
+
+def uncond_itself(cond, uncond, path):
+    return uncond
+
+
+def at_three(cond, uncond, path):
+    return classifier_free(cond, uncond, 3.0)
+
+
+def in_interval(low, high):
+    return lambda cond, uncond, path: interval(
+        at_three(cond, uncond, path), cond, low * path.t_max, high * path.t_max
+    )
+
+
+def by_exact_classifier(cond, uncond, path):
+    return classifier(uncond, log_prob_of(mixture(), path), path, 3.0)
+
+
+def small(cond, uncond, path):
+    """A denoiser whose output stays inside [-1, 1]."""
+    return lambda x, t: torch.tanh(cond(x, t))
+
+
 CASES = {  # path -> (guided denoiser, the denoiser that it must equal), tolerance
     "classifier at 0": (by_classifier(0.0), 0.0),
     "classifier at 1": (by_classifier(1.0), 1e-9),
-}
+    "classifier-free at 0": (
+        by_itself(lambda c, u, path: classifier_free(c, u, 0.0), uncond_itself), 0.0),
+    "classifier-free at 1": (
+        by_itself(lambda c, u, path: classifier_free(c, u, 1.0), cond_itself), 0.0),
+    "classifier-free is its own classifier": (by_itself(at_three, by_exact_classifier), 1e-8),
+    "guidance by itself": (
+        by_itself(lambda c, u, path: classifier_free(c, c, 3.0), cond_itself), 1e-12),
+    "interval of no time": (by_itself(in_interval(2.0, 3.0), cond_itself), 0.0),
+    "interval of all times": (by_itself(in_interval(0.0, 1.0), at_three), 0.0),
+    "rescaled by 0": (
+        by_itself(lambda *args: rescaled(at_three(*args), args[0], 0.0), at_three), 0.0),
+    "rescaled to itself": (
+        by_itself(lambda c, u, path: rescaled(c, c, 0.7), cond_itself), 1e-12),
+    "threshold of small x0_hat": (
+        by_itself(lambda *args: dynamic_threshold(small(*args), 0.9), small), 0.0),
+}  # fmt: skip
 
 
-@pytest.mark.equation("eq-classifier-guidance-bayes", "eq-classifier-guidance-oracle")
+@pytest.mark.equation(
+    "eq-classifier-guidance-bayes",
+    "eq-classifier-guidance-oracle",
+    "eq-classifier-free-guidance-mix",
+    "eq-classifier-free-guidance-implicit",
+)
 @pytest.mark.parametrize("path", PATHS, ids=name)
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("case", CASES)
@@ -89,145 +132,213 @@ def test_guided_sampling_is_known(case, solver, path):
     torch.testing.assert_close(got, expected, atol=tolerance, rtol=tolerance)
 
 
-@pytest.mark.equation("eq-classifier-guidance-bayes", "eq-classifier-guidance-oracle")
-def test_the_gradient_is_the_difference_of_scores():
-    """Autograd through the exact classifier against two closed-form scores, to 1e-10."""
-    whole, x = mixture(), torch.randn(50, 2)
-    for path in PATHS:
-        t = torch.tensor(0.4) * path.t_max
-        got = gradient(log_prob_of(whole, path))(x, t)
-        conditional, marginal = (
-            path.score(x, d.denoiser(path)(x, t), t) for d in (class_of(whole), whole)
-        )
-        torch.testing.assert_close(got, conditional - marginal, atol=1e-10, rtol=1e-10)
+# Classifier-free guidance of two Gaussians: all data N(0, 1), the class N(1, 1/4).
+ALL, CLASS = (0.0, 1.0), (1.0, 0.25)
+ODE_SOLVERS = {  # the solver, its order, and the relative error of the variance once extrapolated
+    "ddim": (ddim(), 1, 5e-3),
+    "euler": (euler, 1, 0.04),  # its steps are long in the time of the path VE
+    "heun": (heun, 2, 3e-3),
+    "dpmpp_2m": (dpmpp_2m, 2, 3e-3),
+}
 
 
-@pytest.mark.equation("eq-classifier-guidance-x0", "eq-classifier-guidance-tilt")
-@pytest.mark.parametrize("scale", [-1.0, 0.5, 3.0])
-def test_the_guided_score_is_that_of_the_tilted_marginal(scale):
-    """grad of log p(x_t) + scale log p(y|x_t), by autograd; and eps falls by scale sigma g."""
+def gaussian(mean, variance):
+    return GaussianMixture(torch.tensor([[mean]]), torch.tensor([[variance]]))
+
+
+@pytest.mark.equation("eq-classifier-free-guidance-variance", "eq-classifier-free-guidance-centre")
+@pytest.mark.parametrize("path", PATHS, ids=name)
+@pytest.mark.parametrize("solver", ODE_SOLVERS)
+def test_guided_gaussians_have_the_closed_form(solver, path):
+    """The flow is affine: its offset is the mean, its slope gives the variance.
+
+    Two step counts and the order of the solver say what no steps at all would give (Richardson).
+    """
+    step, order, tolerance = ODE_SOLVERS[solver]
+    times = 0.99 * path.t_max, path.time_of_log_snr(torch.tensor([13.8])).item()
+    first, _ = path.levels(torch.tensor(times))
+    guided = classifier_free(gaussian(*CLASS).denoiser(path), gaussian(*ALL).denoiser(path), 3.0)
+    start = torch.tensor([[0.0], [first.sigma]])
+
+    def law(steps):
+        mean, end = sample(guided, path, start, log_snr(path, steps, *times), step)[:, 0]
+        return torch.stack([mean, (end - mean) ** 2])
+
+    coarse, fine = law(150), law(300)
+    mean, variance = (fine + (fine - coarse) / (2**order - 1)).tolist()
+    expected = guided_flow(ALL, CLASS, 3.0, first.sigma / first.alpha)
+    assert mean == pytest.approx(expected[0], abs=2e-3)
+    assert variance == pytest.approx(expected[1], rel=tolerance)
+
+
+def test_guided_flow_known_values():
+    """Variance 0.0625 and 0.0039 at scales 2 and 4; means from sigma = 80, worked out apart."""
+    for scale, expected in {2.0: (1.374, 0.0625), 4.0: (1.514, 0.0039)}.items():
+        assert guided_flow(ALL, CLASS, scale, 80.0) == pytest.approx(expected, abs=6e-4)
+    for scale in (0.3, 2.0, 5.0):  # equal variances: the mean moves by scale, nothing narrows
+        assert guided_flow((0.2, 0.5), (0.7, 0.5), scale) == pytest.approx((0.2 + 0.5 * scale, 0.5))
+    far = guided_flow(ALL, CLASS, 2.0, 1e6)
+    assert far == pytest.approx(guided_flow(ALL, CLASS, 2.0), abs=1e-5)
+
+
+@pytest.mark.equation("eq-classifier-free-guidance-tilted")
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 3.0])
+def test_the_tilted_gaussian_is_its_quadrature(scale):
+    x = torch.linspace(-12, 12, 100_001)
+    log_u, log_c = (gaussian(*law).log_prob(x[:, None]) for law in (ALL, CLASS))
+    weight = ((1 - scale) * log_u + scale * log_c).softmax(0)
+    mean = (weight * x).sum()
+    expected = mean.item(), (weight * (x - mean) ** 2).sum().item()
+    assert tilted_gaussian(ALL, CLASS, scale) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.equation("eq-classifier-free-guidance-mix")
+def test_guiding_x0_is_guiding_eps_v_velocity_and_the_score():
+    """The weights sum to 1, so any affine reading of x0_hat may be combined instead."""
     whole, x = mixture(), torch.randn(20, 2)
     for path in PATHS:
-        log_prob, t = log_prob_of(whole, path), torch.tensor(0.3) * path.t_max
-
-        def log_tilted(x, t, path=path, log_prob=log_prob):
-            return whole.log_prob(x, path.alpha(t), path.sigma(t)) + scale * log_prob(x, t)
-
-        plain = whole.denoiser(path)
-        x0_hat = classifier(plain, log_prob, path, scale)(x, t)
-        torch.testing.assert_close(path.score(x, x0_hat, t), gradient(log_tilted)(x, t))
-        eps = path.eps_from_x0(x, plain(x, t), t) - scale * path.sigma(t) * gradient(log_prob)(x, t)
-        torch.testing.assert_close(path.eps_from_x0(x, x0_hat, t), eps)
+        t = torch.tensor([0.4 * path.t_max])
+        c, u = class_of(whole).denoiser(path)(x, t), whole.denoiser(path)(x, t)
+        guided = classifier_free(lambda x, t, c=c: c, lambda x, t, u=u: u, 3.0)(x, t)
+        for read in (path.eps_from_x0, path.score, path.velocity):
+            combined = 3 * read(x, c, t) - 2 * read(x, u, t)
+            torch.testing.assert_close(read(x, guided, t), combined)
 
 
-# Prior N(0, 1), likelihood N(1; x0, 1): the posterior is N(1/2, 1/2), p_t(y|x_t) is Gaussian.
-PRIOR = GaussianMixture(torch.zeros(1, 1).double(), torch.ones(1).double())
+@pytest.mark.equation("eq-classifier-free-guidance-mix")
+def test_a_step_is_affine_in_the_scale():
+    whole, path, x = mixture(), VPCosine(), torch.randn(20, 2)
+    cond, uncond = class_of(whole).denoiser(path), whole.denoiser(path)
+
+    def after(scale):
+        return sample(classifier_free(cond, uncond, scale), path, x, torch.tensor([0.7, 0.5]))
+
+    for scale in (-1.0, 0.3, 0.8, 7.5):
+        torch.testing.assert_close(
+            after(scale), (1 - scale) * after(0.0) + scale * after(1.0), atol=1e-13, rtol=0
+        )
 
 
-def likelihood_gradient(x, t):
-    alpha, sigma = DDPM.alpha(t), DDPM.sigma(t)
-    return alpha * (1 - alpha * x) / (1 + sigma**2)
+class TwoFaced(torch.nn.Module):
+    """A toy network that reads its label."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Embedding(4, 2)
+
+    def forward(self, x, t, label):
+        return torch.sin(x + self.table(label) + t[:, None])
 
 
-def shifted(variance):
-    return lambda noise: ancestral_shifted(likelihood_gradient, 1.0, variance, noise)
-
-
-def unscaled_after_the_step(noise):
-    """What the source article's first listing does: no variance, the gradient added at x_s."""
-
-    def step(denoise, x, t, s, memory):
-        row = posterior(s, t)
-        x_s = row.x * x + row.x0 * denoise(x, t.time) + row.std * noise(x)
-        return x_s + likelihood_gradient(x_s, t.time), memory
-
-    return stepwise(step)
-
-
-@pytest.mark.equation("eq-classifier-guidance-mean", "eq-classifier-guidance-x0")
-def test_gaussian_moments_of_every_form_and_of_the_slip():
-    """Known values for 1000 steps, worked out apart; the slip collapses onto y and is told."""
-    plain, ts = PRIOR.denoiser(DDPM), uniform(DDPM, 1000)
-    guided = shift_score(plain, likelihood_gradient, DDPM)
-    known = {
-        (guided, lambda noise: ancestral(noise=noise)): (0.5000, 0.4942),
-        (plain, shifted(lambda t, s: posterior(s, t).std ** 2)): (0.4953, 0.5002),
-        (plain, unscaled_after_the_step): (1.0000, 0.0000),
-    }
-    for (denoise, solver), expected in known.items():
-        got = affine_moments(denoise, DDPM, ts, solver)[-1]
-        assert got == pytest.approx(expected, abs=6e-5)
-        near = got == pytest.approx((0.5, 0.5), abs=0.01)
-        assert near == (solver is not unscaled_after_the_step)
-
-
-def test_affine_moments_are_the_recursion_of_the_rows():
-    ts, data = uniform(DDPM, 50), GaussianMixture(torch.zeros(1, 1), torch.tensor(0.25))
-    moments = affine_moments(data.denoiser(DDPM), DDPM, ts, lambda noise: ancestral(noise=noise))
-    exact = output_variance(lambda t, s: posterior(s, t), DDPM, ts, 0.25)
-    assert len(moments) == 50 and moments[-1] == pytest.approx((0.0, exact), abs=1e-12)
-
-
-@pytest.mark.equation("eq-classifier-guidance-mean")
-def test_both_forms_shift_the_mean_alike():
-    """Score form: scale * forward variance * (alpha_s / alpha_t) * g, whatever noise is added."""
-    t, s = DDPM.at(500, 480)
-    x, z = torch.randn(9, 1), lambda x: torch.zeros_like(x)
-    ts, g = torch.stack([t.time, s.time]), likelihood_gradient(x, t.time)
-    plain = PRIOR.denoiser(DDPM)
-    base = sample(plain, DDPM, x, ts, ancestral(noise=z))
-    score_form = sample(
-        shift_score(plain, likelihood_gradient, DDPM, 2.0), DDPM, x, ts, ancestral(noise=z)
+@pytest.mark.equation("eq-classifier-free-guidance-mix")
+@pytest.mark.parametrize("target", [eps_target, v_target, velocity_target])
+def test_one_doubled_batch_is_two_passes(target):
+    model, label = Denoiser(TwoFaced(), VPCosine(), target), torch.tensor([0, 2, 1])
+    x, null = torch.randn(3, 2), torch.full((3,), 3)
+    once = classifier_free_doubled(model, label, 3, 2.5)
+    twice = classifier_free(
+        lambda x, t: model(x, t, label=label), lambda x, t: model(x, t, label=null), 2.5
     )
-    shift = 2 * forward_variance(t, s) * g
-    torch.testing.assert_close(score_form - base, s.alpha / t.alpha * shift)
-    paper = sample(
-        plain, DDPM, x, ts, ancestral_shifted(likelihood_gradient, 2.0, forward_variance, z)
-    )
-    torch.testing.assert_close(paper - base, shift)
+    for t in (torch.tensor(0.4), torch.tensor([0.2, 0.5, 0.7])):
+        torch.testing.assert_close(once(x, t), twice(x, t))
 
 
-@pytest.mark.equation("eq-classifier-guidance-loss")
-def test_the_exact_classifier_minimises_the_loss():
-    """The loss is the cross-entropy by hand, and its slope along any function of x is 0."""
+@pytest.mark.equation("eq-classifier-free-guidance-drop")
+def test_dropped_samples_move_the_null_row_and_no_other():
+    """The null row's gradient is that of the dropped samples alone; undropped, it is exactly 0."""
+    net = Labelled(ResidualMLP(2, 16, 1, condition=8), ClassEmbedding(3, 8))
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    model, label = Denoiser(net, VPCosine(), eps_target), torch.arange(60) % 3
+    (x0, eps), t = torch.randn(2, 60, 2), torch.rand(60)
+    null, rows = net.embedding.null, net.embedding.table.weight
+
+    def gradient(label, of=slice(None)):
+        errors = model.errors(x0, t, eps, label=label)
+        return torch.autograd.grad(errors[of].sum() / 60, rows)[0]
+
+    dropped = net.embedding.drop(label, 0.3, torch.Generator().manual_seed(0))
+    gone = dropped == null
+    assert 0 < gone.sum() < 60 and (gradient(label)[null] == 0).all()
+    torch.testing.assert_close(gradient(dropped)[null], gradient(dropped, gone)[null])
+    assert (gradient(dropped, gone)[:null] == 0).all() and gradient(dropped)[null].norm() > 0
+
+
+@pytest.mark.equation("eq-classifier-free-guidance-drop")
+def test_the_loss_with_drops_is_least_at_both_exact_denoisers():
+    """Its slope is 0 along any function of x_t and of the label that is left; a wrong one tells."""
     whole, path, n = mixture(), VPCosine(), 100_000
-    x0, label = whole.sample(n)
+    x0, component = whole.sample(n)
+    label = (component >= 2).long()  # the class is 0
+    rest = GaussianMixture(whole.means[2:], whole.variances[2:], whole.weights[2:])
+    left = ClassEmbedding(2, 1).drop(label, 0.3)
     eps, t = torch.randn(n, 2), 0.1 + 0.8 * torch.rand(n)
-    slopes = torch.zeros(n, 4, requires_grad=True)
+    x_t = path.perturb(x0, eps, t)
 
-    def logits(x_t, t):
-        return whole.log_posterior(x_t, path.alpha(t), path.sigma(t)) + slopes * x_t[:, :1]
+    def z_scores(denoisers):
+        exact = torch.stack([path.eps_from_x0(x_t, d.denoiser(path)(x_t, t), t) for d in denoisers])
+        error = exact[left, torch.arange(n)] - eps
+        slopes = torch.nn.functional.one_hot(left, 3) * (error * torch.sin(x_t)).sum(1, True)
+        return slopes.mean(0) / slopes.std(0) * n**0.5
 
-    loss = classifier_loss(logits, path, x0, label, t, eps)
-    log_p = whole.log_posterior(path.perturb(x0, eps, t), path.alpha(t), path.sigma(t))
-    torch.testing.assert_close(loss, -log_p[torch.arange(n), label].mean())
-    (per_row,) = torch.autograd.grad(loss, slopes)
-    z = n * per_row.mean(0) / (per_row * n).std(0) * n**0.5
-    assert z.abs().max() < 4 and (per_row.abs().sum(0) > 0.01).all()
-
-
-def test_gradients_work_without_grad_and_keep_the_dtype():
-    with torch.no_grad():
-        x = torch.randn(3, 1, 2, 2, dtype=torch.float32)
-        got = gradient(lambda x, t: -0.5 * x.square().flatten(1).sum(1))(x, torch.tensor(0.5))
-    torch.testing.assert_close(got, -x)
-    path = VPLinear()
-    guided = shift_score(lambda x, t: x, lambda x, t: x, path, 2.0)
-    assert guided(x, torch.tensor(0.5, dtype=torch.float64)).dtype == torch.float32
-    t = torch.tensor([0.2, 0.5, 0.9])
-    rows = [guided(x[i : i + 1], t[i]) for i in range(3)]
-    torch.testing.assert_close(guided(x, t), torch.cat(rows))
+    assert z_scores([class_of(whole), rest, whole]).abs().max() < 4
+    assert z_scores([class_of(whole), rest, rest])[2].abs() > 20
 
 
-def test_bad_guidance_is_refused():
-    x, plain = torch.randn(3, 2), lambda x, t: x
-    with pytest.raises(ValueError, match=r"log_prob needs shape \(3,\), got \(3, 4\)"):
-        gradient(lambda x, t: torch.ones(3, 4))(x, torch.tensor(0.5))
-    with pytest.raises(ValueError, match="alpha > 0"):
-        shift_score(plain, plain, Linear())(x, torch.tensor(1.0))
-    for build in (
-        lambda scale: shift_score(plain, plain, VPLinear(), scale),
-        lambda scale: ancestral_shifted(plain, scale),
+def test_rescaled_has_the_conditional_deviation_and_threshold_the_range():
+    path, x = VPCosine(), 3 * torch.randn(5, 2)
+    whole, t = mixture(), torch.tensor(0.5)
+    cond, uncond = class_of(whole).denoiser(path), whole.denoiser(path)
+    strong = classifier_free(cond, uncond, 6.0)
+    torch.testing.assert_close(rescaled(strong, cond, 1.0)(x, t).std(1), cond(x, t).std(1))
+    for quantile in (0.5, 1.0):
+        kept = dynamic_threshold(lambda x, t: x, quantile)(x, t)
+        c = x.abs().quantile(quantile, 1).clamp(min=1)[:, None]
+        torch.testing.assert_close(kept, x.clamp(-c, c) / c)
+        assert kept.abs().max() <= 1
+
+
+def test_an_interval_may_differ_from_row_to_row():
+    guided, plain = (lambda x, t: 2 * x), (lambda x, t: x)
+    got = interval(guided, plain, 0.2, 0.5)(torch.ones(4, 1), torch.tensor([0.2, 0.3, 0.5, 0.6]))
+    assert got[:, 0].tolist() == [1.0, 2.0, 2.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("call", "word"),
+    [
+        (lambda f: classifier_free(f, f, float("inf")), "scale must be finite"),
+        (lambda f: classifier_free_doubled(f, torch.zeros(2).long(), 3, float("nan")), "finite"),
+        (lambda f: interval(f, f, 0.5, 0.5), "low < high"),
+        (lambda f: rescaled(f, f, 1.1), "share"),
+        (lambda f: dynamic_threshold(f, 0.0), "quantile"),
+        (lambda f: guided_flow(ALL, (1.0, 0.0), 2.0), "positive"),
+        (lambda f: guided_flow(ALL, CLASS, 2.0, 0.0), "positive"),
+        (lambda f: tilted_gaussian(CLASS, ALL, 3.0), "cannot be normalised"),
+    ],
+)
+def test_bad_combinations_are_refused(call, word):
+    with pytest.raises(ValueError, match=word):
+        call(lambda x, t: x)
+
+
+def test_the_formulas_are_those_of_diffusers():
+    """Its guider, its rescaling, its threshold; and w, Ho & Salimans' scale, is ours less 1."""
+    pytest.importorskip("diffusers", reason="peer: pip install -r requirements-peers.txt")
+    from diffusers import DDPMScheduler
+    from diffusers.guiders import ClassifierFreeGuidance
+
+    c, u, t = 2 * torch.randn(3, 1, 4, 4), torch.randn(3, 1, 4, 4), torch.tensor(0.5)
+    cond, uncond = (lambda x, t: c), (lambda x, t: u)
+    ours = classifier_free(cond, uncond, 4.0)
+    for peer in (
+        ClassifierFreeGuidance(guidance_scale=4.0),
+        ClassifierFreeGuidance(guidance_scale=3.0, use_original_formulation=True),
     ):
-        with pytest.raises(ValueError, match="scale must be finite"):
-            build(float("nan"))
+        torch.testing.assert_close(ours(c, t), peer.forward(c, u).pred)
+    peer = ClassifierFreeGuidance(guidance_scale=4.0, guidance_rescale=0.7)
+    torch.testing.assert_close(rescaled(ours, cond, 0.7)(c, t), peer.forward(c, u).pred)
+    scheduler = DDPMScheduler(
+        thresholding=True, dynamic_thresholding_ratio=0.9, sample_max_value=100.0
+    )
+    torch.testing.assert_close(dynamic_threshold(cond, 0.9)(c, t), scheduler._threshold_sample(c))

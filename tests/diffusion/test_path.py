@@ -64,7 +64,7 @@ def test_drift_and_diffusion_keep_the_marginal(path):
 
 def test_vp_sde_of_song():
     path = VPLinear(0.1, 20.0)
-    t = interior(path)
+    t = torch.linspace(0, 1, 9)  # at the data too, where sigma' is infinite
     beta = 0.1 + 19.9 * t
     torch.testing.assert_close(path.drift(t), -beta / 2)
     torch.testing.assert_close(path.diffusion_sq(t), beta)
@@ -73,10 +73,10 @@ def test_vp_sde_of_song():
 def test_sub_vp_sde_of_song():
     """g^2 = beta (1 - exp(-2 B)), and less noise than VP at every time."""
     path, vp = SubVP(0.1, 20.0), VPLinear(0.1, 20.0)
-    t = interior(path)
+    t = torch.linspace(0, 1, 9)
     shrink = 1 - torch.exp(-2 * path.beta_integral(t))
     torch.testing.assert_close(path.diffusion_sq(t), path.beta(t) * shrink)
-    assert (path.sigma(t) < vp.sigma(t)).all()
+    assert (path.sigma(t)[1:] < vp.sigma(t)[1:]).all()
 
 
 def test_conditional_optimal_transport_of_lipman():

@@ -6,6 +6,7 @@ import torch
 from notes_lib.nn import (
     AdaLayerNorm,
     ClassEmbedding,
+    CrossAttention,
     Labelled,
     ResidualBlock,
     ResidualClassifier,
@@ -112,3 +113,29 @@ def test_classifier_starts_at_equal_odds_and_takes_one_time_for_all():
         torch.nn.init.normal_(parameter, std=0.3)
     torch.testing.assert_close(net(x, torch.full((1,), 0.3)), net(x, torch.full((3,), 0.3)))
     assert (net(x, torch.full((1,), 0.3)) - net(x, torch.full((1,), 0.6))).abs().max() > 0.1
+
+
+def test_cross_attention_is_the_formula_and_blind_with_one_token():
+    layer, x, y = CrossAttention(6, 4, heads=2), torch.randn(2, 5, 6), torch.randn(2, 3, 4)
+    q, k, v = layer.to_q(x), layer.to_k(y), layer.to_v(y)
+    heads = [
+        (q[..., h] @ k[..., h].mT / 3**0.5).softmax(-1) @ v[..., h]
+        for h in (slice(0, 3), slice(3, 6))
+    ]
+    torch.testing.assert_close(layer(x, y), layer.to_out(torch.cat(heads, -1)))
+    one = layer(x, y[:, :1])
+    torch.testing.assert_close(one, one[:, :1].expand_as(one))
+    with pytest.raises(ValueError, match="multiple of heads"):
+        CrossAttention(6, 4, heads=4)
+
+
+def test_cross_attention_is_diffusers_attention_by_weight_copy():
+    pytest.importorskip("diffusers", reason="peer: pip install -r requirements-peers.txt")
+    from diffusers.models.attention_processor import Attention
+
+    ours = CrossAttention(24, 10, heads=4)
+    peer = Attention(24, cross_attention_dim=10, heads=4, dim_head=6).double()
+    names = {"to_out.weight": "to_out.0.weight", "to_out.bias": "to_out.0.bias"}
+    peer.load_state_dict({names.get(key, key): value for key, value in ours.state_dict().items()})
+    x, y = torch.randn(2, 7, 24), torch.randn(2, 5, 10)
+    torch.testing.assert_close(ours(x, y), peer(x, encoder_hidden_states=y), atol=1e-12, rtol=0)

@@ -123,15 +123,21 @@ def softmax_attention(
 def check_heads(q: Tensor, k: Tensor, v: Tensor | None = None) -> None:
     """Raise ValueError unless the tensors go together: see the glossary of this package."""
     named = {"q": q, "k": k} | ({} if v is None else {"v": v})
-    said = ", ".join(f"{name} {tuple(x.shape)}" for name, x in named.items())
     if any(x.ndim != 4 for x in named.values()):
-        raise ValueError(f"q, k and v need four axes: batch, heads, length, width; got {said}")
+        raise ValueError(
+            f"q, k and v need four axes, batch, heads, length and width, got {shapes(named)}"
+        )
     if len({(x.dtype, x.device) for x in named.values()}) > 1:
         found = ", ".join(f"{name} {x.dtype} on {x.device}" for name, x in named.items())
         raise ValueError(f"q, k and v need one dtype and one device, got {found}")
     if v is not None and v.shape[:3] != k.shape[:3]:
-        raise ValueError(f"k and v need the same batch, heads and length, got {said}")
+        raise ValueError(f"k and v need the same batch, heads and length, got {shapes(named)}")
     if q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3]:
-        raise ValueError(f"q and k need the same batch and width, got {said}")
+        raise ValueError(f"q and k need the same batch and width, got {shapes(named)}")
     if k.shape[1] == 0 or q.shape[1] % k.shape[1]:
-        raise ValueError(f"heads of q must be a multiple of those of k and v, got {said}")
+        raise ValueError(f"heads of q must be a multiple of those of k and v, got {shapes(named)}")
+
+
+def shapes(named: dict[str, Tensor]) -> str:
+    """The names and shapes of tensors, for a message."""
+    return ", ".join(f"{name} {tuple(x.shape)}" for name, x in named.items())

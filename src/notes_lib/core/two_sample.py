@@ -42,8 +42,8 @@ def precision_recall(
 
 
 def _covered(query: Tensor, points: Tensor, k: int) -> Estimate:
-    radius = torch.cdist(points, points).kthvalue(k + 1, dim=1).values  # the nearest is itself
-    return mean((torch.cdist(query, points) <= radius).any(1).double())
+    nearest = torch.cdist(points, points).topk(k + 1, largest=False).values  # the first is itself
+    return mean((torch.cdist(query, points) <= nearest[:, -1]).any(1).double())
 
 
 def c2st(x: Float[Tensor, " n *d"], y: Float[Tensor, " m *d"]) -> Estimate:

@@ -22,7 +22,13 @@ from .exponential import (
     path_time,
     plain_ratio,
 )
-from .gaussian import affine_moments, exact_flow, output_variance
+from .gaussian import (
+    affine_moments,
+    exact_flow,
+    guided_flow,
+    output_variance,
+    tilted_gaussian,
+)
 from .gradient_guidance import (
     ancestral_shifted,
     classifier,
@@ -40,6 +46,13 @@ from .grid import (
     subsequence,
     trailing,
     uniform,
+)
+from .guidance import (
+    classifier_free,
+    classifier_free_doubled,
+    dynamic_threshold,
+    interval,
+    rescaled,
 )
 from .heat import continuity_residual, diffuse, heat_velocity
 from .importance import LossHistory
@@ -116,19 +129,20 @@ __all__ = [
     "VPCosine", "VPLinear", "VPTabulated", "ZeroTerminalSNR", "acceleration", "adams",
     "adams_moulton", "affine_moments", "ancestral", "ancestral_shifted", "angle_form",
     "annealed_langevin", "asinh_ratio", "between", "bh1", "bh2", "bin_log_prob", "bits_per_dim",
-    "bound_terms", "calibrate", "churned", "classifier", "classifier_loss", "clip", "closed_form",
-    "continuity_residual", "corrector_variance", "cosine_betas", "data_form", "ddim", "ddim_row",
-    "decode", "deis", "diffuse", "dpmpp_2m", "dpmpp_3m", "dpmpp_sde", "dsm", "eased", "encode",
+    "bound_terms", "calibrate", "churned", "classifier", "classifier_free",
+    "classifier_free_doubled", "classifier_loss", "clip", "closed_form", "continuity_residual",
+    "corrector_variance", "cosine_betas", "data_form", "ddim", "ddim_row", "decode", "deis",
+    "diffuse", "dpmpp_2m", "dpmpp_3m", "dpmpp_sde", "dsm", "dynamic_threshold", "eased", "encode",
     "eps_target", "error_ratio", "euler", "exact_flow", "exponential", "fisher", "fixed_variance",
-    "flow_log_prob", "flow_velocity", "forward_variance", "graded", "gradient", "halved",
-    "heat_velocity", "heun", "hybrid_loss", "hybrid_terms", "ism", "karras", "karras_target",
-    "kl_rate", "kl_weight", "langevin", "langevin_corrector", "learned_ancestral",
+    "flow_log_prob", "flow_velocity", "forward_variance", "graded", "gradient", "guided_flow",
+    "halved", "heat_velocity", "heun", "hybrid_loss", "hybrid_terms", "interval", "ism", "karras",
+    "karras_target", "kl_rate", "kl_weight", "langevin", "langevin_corrector", "learned_ancestral",
     "learned_variance", "linear", "linear_betas", "log_normal_times", "log_ratio", "log_snr",
     "loss_floor", "mala", "noise_form", "on_path", "one_call", "optimal_variance",
     "output_variance", "pair_noise", "path_length", "path_time", "plain_ratio", "posterior",
-    "posterior_variance", "predictor_corrector", "reverse_sde", "reverse_sde_row", "robust",
-    "sample", "score_model", "score_of", "score_target", "shift_score", "spread", "ssm",
-    "stationary_variance", "stay", "stepwise", "straightness", "subsequence", "trailing",
-    "trajectory", "transition", "transport_cost", "tuned", "uniform", "unipc", "v_target",
-    "variance_range", "velocity_target", "vlb_terms", "x0_target",
+    "posterior_variance", "predictor_corrector", "rescaled", "reverse_sde", "reverse_sde_row",
+    "robust", "sample", "score_model", "score_of", "score_target", "shift_score", "spread", "ssm",
+    "stationary_variance", "stay", "stepwise", "straightness", "subsequence", "tilted_gaussian",
+    "trailing", "trajectory", "transition", "transport_cost", "tuned", "uniform", "unipc",
+    "v_target", "variance_range", "velocity_target", "vlb_terms", "x0_target",
 ]  # fmt: skip

@@ -4,6 +4,7 @@ For data :math:`\mathcal N(0, v)` the exact denoiser is linear in x, so a one-ca
 x by a number and adds noise. Its output variance follows by recursion, without a single sample.
 """
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -88,3 +89,67 @@ def exact_flow(
     std_t = (start.alpha**2 * data_variance + start.sigma**2) ** 0.5
     std_s = (end.alpha**2 * data_variance + end.sigma**2) ** 0.5
     return end.alpha * mean + (x - start.alpha * mean) * (std_s / std_t)
+
+
+def guided_flow(
+    uncond: tuple[float, float],
+    cond: tuple[float, float],
+    scale: float,
+    ratio: float = math.inf,
+) -> tuple[float, float]:
+    r"""Mean and variance of what classifier-free guidance samples from two Gaussians.
+
+    .. math::
+        m_u + (m_c - m_u)\,\gamma
+        \int_0^1 \Bigl(z^2 + (1 - z^2)\frac{v_c}{v_u}\Bigr)^{(\gamma - 1)/2} dz,
+        \qquad v_u^{1 - \gamma}\, v_c^{\gamma}
+
+    Exact for the probability flow on any path, from pure noise to data:
+    :eq:`eq-classifier-free-guidance-centre`, :eq:`eq-classifier-free-guidance-variance`. With a
+    finite `ratio`, exact for a start from :math:`\mathcal N(0, \sigma^2)` at that
+    :math:`\sigma/\alpha`.
+
+    Args:
+        uncond: mean and variance of all data.
+        cond: mean and variance of the class.
+        scale: :math:`\gamma`; 0 gives `uncond`, 1 gives `cond`.
+        ratio: :math:`\sigma/\alpha` where the sampler starts.
+
+    Raises:
+        ValueError: a variance or a ratio that is not positive.
+    """
+    (m_u, v_u), (m_c, v_c) = uncond, cond
+    _check_positive(v_u, v_c, ratio)
+    a, b = v_u / ratio**2, v_c / ratio**2  # 0 for pure noise
+    variance = v_u ** (1 - scale) * v_c**scale * (1 + a) ** (scale - 1) * (1 + b) ** -scale
+    z = torch.linspace((b / (1 + b)) ** 0.5, 1, 20_001, dtype=torch.float64)
+    integral = torch.trapezoid((z**2 + (1 - z**2) * v_c / v_u) ** (0.5 * (scale - 1)), z).item()
+    start = 1 - variance**0.5 / ratio
+    return m_u * start + (m_c - m_u) * scale * integral, variance
+
+
+def tilted_gaussian(
+    uncond: tuple[float, float], cond: tuple[float, float], scale: float
+) -> tuple[float, float]:
+    r"""Mean and variance of :math:`p_u^{1-\gamma} p_c^{\gamma}`, normalised, for two Gaussians.
+
+    .. math::
+        v = \Bigl(\frac{1 - \gamma}{v_u} + \frac{\gamma}{v_c}\Bigr)^{-1}, \qquad
+        m = v\,\Bigl(\frac{(1 - \gamma)\,m_u}{v_u} + \frac{\gamma\,m_c}{v_c}\Bigr)
+
+    The law :eq:`eq-classifier-free-guidance-tilted` that guidance is often said to sample.
+
+    Raises:
+        ValueError: a variance that is not positive, or a scale at which there is no such law.
+    """
+    (m_u, v_u), (m_c, v_c) = uncond, cond
+    _check_positive(v_u, v_c)
+    precision = (1 - scale) / v_u + scale / v_c
+    if not precision > 0:
+        raise ValueError(f"the tilted density cannot be normalised: its precision is {precision}")
+    return ((1 - scale) * m_u / v_u + scale * m_c / v_c) / precision, 1 / precision
+
+
+def _check_positive(*values: float) -> None:
+    if not all(value > 0 for value in values):
+        raise ValueError(f"variances and ratios must be positive, got {values}")

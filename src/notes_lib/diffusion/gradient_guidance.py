@@ -59,7 +59,7 @@ def shift_score(
         ValueError: a scale that is not finite, or a time at which alpha is 0 (pure noise says
             nothing about the data: start the grid below it).
     """
-    _check_finite("scale", scale)
+    check_scale(scale)
 
     def guided(x: Tensor, t: Tensor) -> Tensor:
         alpha = path.alpha(t)
@@ -96,7 +96,7 @@ def ancestral_shifted(
     Dhariwal & Nichol (2021), algorithm 1, with the gradient at x_t as in their code. A first-order
     expansion: right for many small steps. The denoiser stays as it is.
     """
-    _check_finite("scale", scale)
+    check_scale(scale)
 
     def step(denoise: Denoise, x: Tensor, t: Level, s: Level, memory: Memory):
         row, var = posterior(s, t), variance(t, s)
@@ -124,6 +124,7 @@ def classifier_loss(
     return torch.nn.functional.cross_entropy(logits(path.perturb(x0, eps, t), t), label)
 
 
-def _check_finite(name: str, value: float) -> None:
-    if not math.isfinite(value):
-        raise ValueError(f"{name} must be finite, got {value}")
+def check_scale(scale: float) -> None:
+    """Raise ValueError unless a guidance scale is finite."""
+    if not math.isfinite(scale):
+        raise ValueError(f"scale must be finite, got {scale}")

@@ -45,6 +45,9 @@ class VariancePreserving(GaussianPath):
     def sigma_dot(self, t: Tensor) -> Tensor:
         return 0.5 * self.beta(t) * self.alpha(t) ** 2 / self.sigma(t)
 
+    def diffusion_sq(self, t: Tensor) -> Tensor:
+        return self.beta(t)
+
 
 @dataclass(frozen=True)
 class VPLinear(VariancePreserving):
@@ -90,6 +93,9 @@ class SubVP(VPLinear):
 
     def sigma_dot(self, t: Tensor) -> Tensor:
         return self.beta(t) * self.alpha(t) ** 2
+
+    def diffusion_sq(self, t: Tensor) -> Tensor:
+        return -self.beta(t) * torch.expm1(-2 * self.beta_integral(t))
 
     def _time_of_ratio(self, ratio: Tensor) -> Tensor:
         return self._time_of_beta_integral(2 * torch.asinh(0.5 * ratio))

@@ -85,7 +85,8 @@ class TokenEmbedding(nn.Module):
 class ClassEmbedding(nn.Module):
     r"""One learnt vector a class, and one more, the last, for "no class": number ``null``.
 
-    :meth:`drop` replaces labels by null, which is how the null row learns.
+    :meth:`drop` replaces labels by null, which is how the null row learns: with it, a loss is
+    :eq:`eq-classifier-free-guidance-drop`.
 
     Raises:
         ValueError: no classes; in use, a label outside 0 .. null.
@@ -104,7 +105,8 @@ class ClassEmbedding(nn.Module):
         """`label` with each entry replaced by null with probability `share`, in [0, 1]."""
         if not 0 <= share <= 1:
             raise ValueError(f"share must lie in [0, 1], got {share}")
-        return label.masked_fill(torch.rand(label.shape, generator=generator) < share, self.null)
+        draws = torch.rand(label.shape, generator=generator, device=label.device)
+        return label.masked_fill(draws < share, self.null)
 
     def forward(self, label: Int[Tensor, " b"]) -> Float[Tensor, "b dim"]:
         if not ((label >= 0) & (label <= self.null)).all():
