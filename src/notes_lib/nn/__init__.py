@@ -12,8 +12,8 @@ from .recurrent import RecurrentDecoder, gru_step, lstm_step, rnn_jacobian, rnn_
 from .transformer import CrossBlock, Decoder, TransformerBlock, post_norm, pre_norm
 
 __all__ = [
-    "AdaLayerNorm", "ClassEmbedding", "CrossAttention", "CrossBlock", "Decoder", "KVCache", "Labelled",
-    "MultiHeadAttention", "PositionalEncoding", "RecurrentDecoder", "ResidualBlock",
+    "AdaLayerNorm", "ClassEmbedding", "CrossAttention", "CrossBlock", "Decoder", "KVCache",
+    "Labelled", "MultiHeadAttention", "PositionalEncoding", "RecurrentDecoder", "ResidualBlock",
     "ResidualClassifier", "ResidualMLP", "SinusoidalEmbedding", "TokenEmbedding",
     "TransformerBlock", "gru_step", "lstm_step", "post_norm", "pre_norm", "recorded_qkv",
     "rnn_jacobian", "rnn_step", "with_attend",
