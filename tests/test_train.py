@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from notes_lib.train import EMA, batches, fit, load_checkpoint, save_checkpoint
+from notes_lib.train import EMA, batches, fit, load_checkpoint, noam, save_checkpoint
 
 
 def test_ema_is_its_closed_form():
@@ -62,3 +62,21 @@ def test_checkpoints_come_back_with_their_notes(tmp_path):
 def test_a_checkpoint_of_a_bad_decay_is_refused():
     with pytest.raises(ValueError, match="decay"):
         EMA(torch.nn.Linear(1, 1), 1.0)
+
+
+@pytest.mark.equation("eq-transformer-noam")
+def test_noam_climbs_in_a_line_and_falls_with_the_root():
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], 1.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, noam(64, 100))
+    rates = []
+    for _ in range(400):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    t = torch.arange(1, 401)
+    torch.testing.assert_close(torch.tensor(rates[:100]), t[:100] / (8 * 100**1.5))
+    torch.testing.assert_close(torch.tensor(rates[100:]), 1 / (8 * t[100:].sqrt()))
+    assert max(rates) == rates[99]
+    with pytest.raises(ValueError, match="warmup"):
+        noam(64, 0)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from notes_lib.core import Empirical
-from notes_lib.data import digits, stratified_split
+from notes_lib.data import digits, docs_text, split_text, stratified_split
 from notes_lib.train import CHECKPOINTS, load_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -58,6 +58,50 @@ def test_the_bits_in_the_notes_of_digits_iddpm_can_be_measured_again(x_train):
     assert found < training.needed_bits(model, x_test, learnt=False).value
     _, losses = training.train(x_train, 60, 1, training.hybrid)
     assert fmean(losses[-10:]) < 0.5 * losses[0]
+
+
+def test_clipped_gradients_have_the_length_asked_for():
+    common = import_module("_common")
+    net = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(net.parameters(), 1.0)
+    common.shorten(optimizer, net, 0.5)
+    before = torch.cat([p.detach().flatten() for p in net.parameters()])
+    (100 * net(torch.ones(1, 3)).sum()).backward()
+    optimizer.step()
+    after = torch.cat([p.detach().flatten() for p in net.parameters()])
+    assert (after - before).norm() == pytest.approx(0.5)
+
+
+def test_the_accuracies_in_the_notes_of_recall_can_be_measured_again(x_train):
+    """At T = 64 attention finds the first character, a plain RNN and an LSTM do not."""
+    training = import_module("recall")
+    models = training.build()
+    found = json.loads(load_checkpoint(CHECKPOINTS / "recall.safetensors", models)["accuracy"])
+    text, held_out = split_text(training.ALPHABET.encode(docs_text()))
+    for name in training.MODELS:
+        again = training.accuracy(models[f"{name}_64"], held_out, 64)
+        assert again == pytest.approx(found[f"{name}_64"][0], abs=0.01)
+    assert min(found["transformer_64"]) > 0.95
+    assert max(found["rnn_64"] + found["lstm_64"]) < 0.4
+    _, losses = training.train("transformer", text, 8, 60, 1)
+    assert fmean(losses[-10:]) < 0.6 * losses[0]
+
+
+def test_the_nats_in_the_notes_of_the_language_models_can_be_measured_again(x_train):
+    """And a recurrent network of the same size foretells the text better than the Transformer."""
+    training, recurrent = import_module("docs_transformer"), import_module("docs_recurrent")
+    text, held_out = split_text(training.ALPHABET.encode(docs_text()))
+    model, models = training.build(), recurrent.build()
+    ours = json.loads(load_checkpoint(CHECKPOINTS / "docs_transformer.safetensors", model)["nats"])
+    theirs = json.loads(load_checkpoint(CHECKPOINTS / "docs_recurrent.safetensors", models)["nats"])
+    assert training.nats(model, held_out).mean().item() == pytest.approx(ours[0], abs=1e-3)
+    for name, found in theirs.items():
+        assert training.nats(models[name], held_out).mean().item() == pytest.approx(
+            found[0], abs=0.01
+        )
+    assert max(theirs["gru"]) < min(ours)
+    _, losses = training.train(training.build, text, steps=30, seed=1)
+    assert losses[-1] < 0.9 * losses[0]
 
 
 def test_the_models_of_digits_cfg_know_both_laws(x_train):

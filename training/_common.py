@@ -18,15 +18,22 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def averaged(
-    model: Model, losses: Iterable[Tensor], steps: int, rate: float, run: object = ""
+    model: Model,
+    losses: Iterable[Tensor],
+    steps: int,
+    rate: float,
+    run: object = "",
+    clip: float | None = None,
 ) -> tuple[Model, list[float]]:
     """The moving average of `model` after so many steps of Adam, and the loss of every step.
 
-    The learning rate climbs to `rate` for a tenth of the steps and then falls; `run` is the word
-    beside the progress bar.
+    The learning rate climbs to `rate` for a tenth of the steps and then falls; gradients longer
+    than `clip` are shortened to it; `run` is the word beside the progress bar.
     """
     ema = EMA(model, decay=0.998)
     optimizer = torch.optim.Adam(model.parameters(), rate)
+    if clip is not None:
+        shorten(optimizer, model, clip)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, rate, total_steps=steps, pct_start=0.1
     )
@@ -35,6 +42,15 @@ def averaged(
         values.append(value)
         ema.update(model)
     return ema.module, values
+
+
+def shorten(optimizer: torch.optim.Optimizer, model: nn.Module, length: float) -> None:
+    """Before every step of `optimizer`, shorten the gradient of `model` to `length` at most."""
+
+    def before(*_) -> None:
+        nn.utils.clip_grad_norm_(model.parameters(), length)
+
+    optimizer.register_step_pre_hook(before)
 
 
 def curve(losses: list[float], points: int = 100) -> str:

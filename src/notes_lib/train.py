@@ -1,7 +1,7 @@
 """One training loop, and it yields: logging, stopping and plotting belong to the caller."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -63,6 +63,22 @@ def fit(
         if scheduler is not None:
             scheduler.step()
         yield loss.item()
+
+
+def noam(dim: int, warmup: int) -> Callable[[int], float]:
+    r"""The learning rate of Vaswani et al. (2017), eq. (3), for ``LambdaLR`` on a base rate of 1.
+
+    .. math:: \mathrm{dim}^{-1/2} \min(t^{-1/2},\ t\,w^{-3/2})
+
+    :eq:`eq-transformer-noam`: it climbs for w = `warmup` steps and then falls. The scheduler counts
+    from 0; its step 0 is t = 1.
+
+    Raises:
+        ValueError: a warm-up below one step.
+    """
+    if warmup < 1:
+        raise ValueError(f"warmup must be at least 1 step, got {warmup}")
+    return lambda step: dim**-0.5 * min((step + 1) ** -0.5, (step + 1) * warmup**-1.5)
 
 
 def batches(

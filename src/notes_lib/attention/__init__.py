@@ -8,6 +8,7 @@ values, lse the log-sum-exp, delta what its backward pass subtracts.
 """
 
 from .flash import flash_attention, flash_with_lse
+from .fused import fused_attention
 from .online import (
     SoftmaxState,
     absorb,
@@ -25,7 +26,7 @@ from .twin import flash_backward, flash_forward, row_delta
 
 __all__ = [
     "Attend", "SoftmaxState", "Tiles", "absorb", "attention_weights", "empty_state",
-    "flash_attention", "flash_backward", "flash_forward", "flash_with_lse", "merge", "one_pass",
-    "online_attention", "online_normaliser", "row_delta", "safe_softmax", "scores",
-    "softmax_attention", "softmax_state", "visible",
+    "flash_attention", "flash_backward", "flash_forward", "flash_with_lse", "fused_attention",
+    "merge", "one_pass", "online_attention", "online_normaliser", "row_delta", "safe_softmax",
+    "scores", "softmax_attention", "softmax_state", "visible",
 ]  # fmt: skip

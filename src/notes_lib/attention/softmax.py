@@ -20,6 +20,8 @@ def visible(
 ) -> Bool[Tensor, "n m"]:
     """Which keys `cols` the queries `rows` see; query i stands beside key i + `shift`.
 
+    The causal mask of :eq:`eq-transformer-causal`.
+
     Args:
         shift: number of keys less number of queries, of the whole problem.
         causal: hide the keys behind the query's own place.
@@ -48,6 +50,9 @@ def scores(
     r"""How well each key answers each query, before masks.
 
     .. math:: s = \tau\, q^\top k, \qquad s \leftarrow c \tanh(s / c)\ \text{ with a softcap } c
+
+    With :math:`\tau = 1/\sqrt d` scores of unrelated vectors have variance 1, whatever the width:
+    :eq:`eq-transformer-scale`.
 
     Args:
         scale: :math:`\tau`, :math:`1/\sqrt d` when None.
@@ -97,6 +102,8 @@ def softmax_attention(
     r"""Scaled dot-product attention, Vaswani et al. (2017), eq. (1).
 
     .. math:: \operatorname{softmax}(\tau\, Q K^\top)\, V
+
+    :eq:`eq-transformer-attention`.
 
     Args:
         causal, window: see :func:`visible`.

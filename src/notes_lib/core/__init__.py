@@ -11,6 +11,7 @@ from .metrics import Estimate, bootstrap, frechet_distance, mean, nearest_distan
 from .ode import DOPRI5, EULER, HEUN, RK4, Embedded, Tableau, adaptive, odeint, rk_step
 from .oracle import Denoise, Empirical, GaussianMixture
 from .sde import euler_maruyama
+from .sensitivity import sensitivity
 from .tensor import Noise, check_finite, check_same, expand_to, seeded_noise, slerp
 from .two_sample import PrecisionRecall, c2st, mmd_rbf, precision_recall, sliced_wasserstein
 
@@ -20,5 +21,5 @@ __all__ = [
     "c2st", "check_finite", "check_same", "euler_maruyama", "exact_divergence", "expand_to",
     "frechet_distance", "hutchinson_divergence", "mean", "mmd_rbf", "nearest_distance", "normal_kl",
     "normal_log_prob", "odeint", "precision_recall", "rademacher", "rk_step", "seeded_noise",
-    "slerp", "sliced_wasserstein", "variance",
+    "sensitivity", "slerp", "sliced_wasserstein", "variance",
 ]  # fmt: skip

@@ -6,9 +6,10 @@ licence. Toys are drawn from a generator.
 
 from .digits import digits, stratified_split
 from .points import Airports, airports
+from .text import Alphabet, docs_text, split_text, windows
 from .toy import checkerboard, moons, ring, ring_centres
 
 __all__ = [
-    "Airports", "airports", "checkerboard", "digits", "moons", "ring", "ring_centres",
-    "stratified_split",
+    "Airports", "Alphabet", "airports", "checkerboard", "digits", "docs_text", "moons", "ring",
+    "ring_centres", "split_text", "stratified_split", "windows",
 ]  # fmt: skip

@@ -1,8 +1,9 @@
-"""Embeddings of a time and of a class: how a network is told what it works on."""
+"""Embeddings of a time, a class, a token and a place: how a network is told what it works on."""
 
 import math
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -30,6 +31,55 @@ class SinusoidalEmbedding(nn.Module):
     def forward(self, t: Float[Tensor, " b"]) -> Float[Tensor, "b dim"]:
         angles = t[:, None] * self.frequencies
         return torch.cat([angles.cos(), angles.sin()], -1)
+
+
+class PositionalEncoding(SinusoidalEmbedding):
+    r"""Where a token stands, as a point on circles that turn at geometric speeds.
+
+    .. math:: PE_{p,2i} = \sin(p\,\omega_i), \quad PE_{p,2i+1} = \cos(p\,\omega_i), \qquad
+        \omega_i = 10000^{-2i/\mathrm{dim}}
+
+    :eq:`eq-transformer-positions`, Vaswani et al. (2017), section 3.5.
+
+    Raises:
+        ValueError: an odd `dim`.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, scale=1.0)
+
+    def forward(self, places: Int[Tensor, " n"]) -> Float[Tensor, "n dim"]:
+        angles = places[:, None] * self.frequencies
+        return rearrange([angles.sin(), angles.cos()], "two n i -> n (i two)")
+
+    def shift(self, k: int) -> Float[Tensor, "dim dim"]:
+        r"""The matrix of :math:`PE_{p+k} = R_k\,PE_p`, one for all p: :eq:`eq-transformer-shift`.
+
+        It is a rotation, hence :math:`PE_p^\top PE_{p+k}` depends on k only:
+        :eq:`eq-transformer-offset`.
+        """
+        sin, cos = (k * self.frequencies).sin(), (k * self.frequencies).cos()
+        turns = rearrange([cos, sin, -sin, cos], "(r c) i -> i r c", r=2)
+        return torch.block_diag(*turns)
+
+
+class TokenEmbedding(nn.Module):
+    r"""One matrix E that reads tokens and, transposed, scores the next one (Press & Wolf, 2017).
+
+    .. math:: x = \sqrt{\mathrm{dim}}\,E_{\mathrm{token}}, \qquad \mathrm{logits} = E\,y
+
+    :eq:`eq-transformer-tied`, Vaswani et al. (2017), section 3.4. Rows start with length about 1.
+    """
+
+    def __init__(self, vocab: int, dim: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(vocab, dim) / dim**0.5)
+
+    def forward(self, tokens: Int[Tensor, "b n"]) -> Float[Tensor, "b n dim"]:
+        return self.table[tokens] * self.table.shape[1] ** 0.5
+
+    def logits(self, y: Float[Tensor, "b n dim"]) -> Float[Tensor, "b n vocab"]:
+        return y @ self.table.T
 
 
 class ClassEmbedding(nn.Module):
