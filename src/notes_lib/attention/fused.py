@@ -16,7 +16,7 @@ def fused_attention(
     causal: bool = False,
     scale: float | None = None,
 ) -> Float[Tensor, "b h n e"]:
-    """What :func:`softmax_attention` computes, without keeping the scores.
+    """The numbers of :func:`~notes_lib.attention.softmax.softmax_attention`, no scores kept.
 
     PyTorch aligns its causal mask top-left; here it is bottom-right, as everywhere in this package.
 

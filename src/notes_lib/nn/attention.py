@@ -47,7 +47,8 @@ class MultiHeadAttention(nn.Module):
 
     Args:
         dim: width of x; a head is dim / heads wide.
-        attend: what a head computes, for example :func:`notes_lib.attention.softmax_attention`.
+        attend: what a head computes, for example
+            :func:`~notes_lib.attention.softmax.softmax_attention`.
         kv_heads: heads of keys and values, each read by heads / kv_heads queries (Ainslie et al.,
             2023); as many as `heads` when None.
 

@@ -34,7 +34,7 @@ class TransformerBlock(nn.Module):
 
     Args:
         residual: where the LayerNorm goes, :func:`pre_norm` or :func:`post_norm`.
-        attend, kv_heads: see :class:`MultiHeadAttention`.
+        attend, kv_heads: see :class:`~notes_lib.nn.attention.MultiHeadAttention`.
         expand: width of the hidden layer, in units of `dim`.
     """
 
@@ -100,7 +100,8 @@ class Decoder(nn.Module):
 
     Args:
         block: makes a block of a given width, ``partial(TransformerBlock, heads=4)`` for example.
-        positions: numbers of places to vectors; :class:`PositionalEncoding` when None.
+        positions: numbers of places to vectors;
+            :class:`~notes_lib.nn.embed.PositionalEncoding` when None.
 
     Raises:
         ValueError: no layer.
