@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -42,8 +43,9 @@ def versions(packages: Iterable[str]) -> dict[str, str | None]:
     return found
 
 
+@cache
 def circumstances() -> dict:
-    """Where, when and from what a measurement was made."""
+    """Where, when and from what a measurement was made: as it was before the first file of it."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     changes = git("status", "--porcelain")
     return {
@@ -71,10 +73,14 @@ def record(name: str, **tables: list[dict]) -> None:
 
 
 def write(name: str, **tables: list[dict]) -> None:
+    print(f"Wrote {save(name, **tables).relative_to(ROOT)}\n")
+
+
+def save(name: str, **tables: list[dict]) -> Path:
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(circumstances() | tables, indent=1) + "\n")
-    print(f"Wrote {path.relative_to(ROOT)}\n")
+    return path
 
 
 def show(rows: list[dict]) -> None:

@@ -16,12 +16,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
+from importlib.util import find_spec
 from itertools import chain, product
 
 import _attention_cpu as cpu
 import torch
 from _attention import BACKWARD, FORWARD, OURS, OURS_BACKWARD, Problem, ceilings, timed
-from _record import record, show, versions, write
+from _record import record, save, show, versions, write
 from torch import Tensor
 
 TOKENS, HIDDEN = 16384, 2048
@@ -71,6 +73,20 @@ def rows(names: list[str], end: float) -> Iterator[dict]:
                 yield {"pass": direction} | case | found
 
 
+@cache
+def refusals() -> tuple[type[Exception], ...]:
+    """What is raised where a problem is refused, and not by a mistake in a program.
+
+    PyTorch and its compiler have RuntimeErrors for it (no memory, no kernel, not implemented) and
+    ValueErrors (shapes); Triton has errors of its own, as for too much shared memory.
+    """
+    try:
+        from triton.errors import TritonError
+    except ImportError:
+        return RuntimeError, ValueError
+    return RuntimeError, ValueError, TritonError
+
+
 def measure(make: Callable, problem: Problem, exact: list[Tensor], flops: float) -> dict:
     """The same keys whether it works or not: a peer may refuse a problem, or need more memory."""
     found = dict.fromkeys(["ms", "p10", "p90", "samples", "TFLOP/s", "error", "refused"])
@@ -79,9 +95,8 @@ def measure(make: Callable, problem: Problem, exact: list[Tensor], flops: float)
         found["error"] = error(run(), exact)
         found |= timed(run)
         found["TFLOP/s"] = flops / found["ms"] / 1e9
-    except Exception as refusal:
+    except refusals() as refusal:
         found["refused"] = f"{type(refusal).__name__}: {str(refusal).strip()[:160]}"
-    torch.cuda.empty_cache()
     return found
 
 
@@ -115,14 +130,18 @@ def broken(found: list[dict]) -> list[str]:
 def on_gpu(left_out: set[str], seconds: float) -> None:
     torch.manual_seed(0)
     end = time.monotonic() + seconds
+    if find_spec("triton") is None:
+        left_out = left_out | {"triton"}  # the versions in the file say so
     names = [name for name in FORWARD | BACKWARD if name not in left_out]
     quick, slow = ([n for n in names if (n in COMPILED_LONG) == last] for last in (False, True))
     machine, best, found = [gpu()], list(ceilings()), []
-    try:
-        for row in chain(rows(quick, end), rows(slow, end)):
-            found.append(row)
-    finally:
-        write("attention", device=machine, ceilings=best, measurements=found)
+    tables = dict(device=machine, ceilings=best, measurements=found)
+    for row in chain(rows(quick, end), rows(slow, end)):
+        found.append(row)
+        save("attention", **tables)  # now: if the next kernel hangs, this process is killed
+        torch.cuda.synchronize()  # raises if this one has broken the device for all that follow
+        torch.cuda.empty_cache()
+    write("attention", **tables)
     for table in (machine, best, summary(found, "forward"), summary(found, "backward")):
         show(table)
     if broken(found):

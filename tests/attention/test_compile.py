@@ -1,5 +1,7 @@
 """What the compiler says of every kernel: to hear it, no GPU is needed."""
 
+import ctypes
+import math
 import re
 import subprocess
 import sys
@@ -13,8 +15,14 @@ import pytest
 
 from notes_lib.attention.cuda import compile as module
 from notes_lib.attention.cuda.compile import Cubin, compile_kernel
-from notes_lib.attention.cuda.hopper import hopper_backward, hopper_forward
+from notes_lib.attention.cuda.hopper import (
+    HopperBackwardParams,
+    HopperParams,
+    hopper_backward,
+    hopper_forward,
+)
 from notes_lib.attention.cuda.kernel import KERNELS, Kernel
+from notes_lib.attention.cuda.params import BackwardParams, DeltaParams, ForwardParams
 from notes_lib.attention.cuda.variants import VARIANTS
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +37,16 @@ PRODUCTS = {  # in a step: A B^T of two tiles, and P B of registers and a tile
     "hopper_forward": (2, 2),  # those with the first and the last tile stand outside the loop
     "hopper_backward_dkdv": (2, 2),
     "hopper_backward_dq": (2, 1),
+}
+
+
+PARAMS = {  # those of the others are ForwardParams
+    "row_delta": DeltaParams,
+    "flash_backward_dkdv": BackwardParams,
+    "flash_backward_dq": BackwardParams,
+    "hopper_forward": HopperParams,
+    "hopper_backward_dkdv": HopperBackwardParams,
+    "hopper_backward_dq": HopperBackwardParams,
 }
 
 
@@ -67,6 +85,8 @@ def expected(kernel: Kernel) -> dict[str, int]:
     d = macros["D"] // 16
     if kernel.entry == "naive":
         return {"mma.sync": 0, "ldmatrix": 0}
+    if kernel.entry == "row_delta":
+        return {"ld.global.v4": 2, "shfl.sync": int(math.log2(macros["D"] // 8))}
     abt, pb = PRODUCTS[kernel.entry]
     if kernel.arch == 90:
         walked = macros.get("KEYS") or macros["WALKED"]
@@ -78,6 +98,15 @@ def expected(kernel: Kernel) -> dict[str, int]:
         "ldmatrix": 0 if kernel.entry == "tensor_cores" else loads,
         "wgmma.mma_async": 0,
     }
+
+
+def check_arguments(kernel: Kernel, cubin: Cubin) -> None:
+    """The structure of a launch is as large as the kernel reads, and tensor maps are aligned."""
+    align, size = map(
+        int, re.search(r"\.param \.align (\d+) \.b8 \w+\[(\d+)\]", cubin.ptx).groups()
+    )
+    assert size == ctypes.sizeof(PARAMS.get(kernel.entry, ForwardParams))
+    assert align == (128 if kernel.arch == 90 else 8)
 
 
 def check_counts(kernel: Kernel, cubin: Cubin) -> None:
@@ -93,6 +122,7 @@ def test_a_kernel_fits_and_has_all_its_instructions_and_no_advice(kernel, arch):
     assert cubin.registers * kernel.threads <= REGISTERS
     assert cubin.shared + kernel.shared <= SHARED[arch]
     check_counts(kernel, cubin)
+    check_arguments(kernel, cubin)
     other = "bf16.bf16" if dict(kernel.macros).get("HALF") else "f16.f16"
     assert f".f32.{other}" not in cubin.ptx
 

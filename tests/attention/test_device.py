@@ -44,7 +44,7 @@ def inputs(n=70, m=90, heads=4, groups=2, d=64, batch=2):
 
 
 def no_rows(q):
-    """An lse or delta."""
+    """An lse."""
     return torch.zeros(q.shape[:3], dtype=torch.float32)
 
 
@@ -73,8 +73,7 @@ def test_attention_and_gradients_equal_the_reference(gpu, capability, options):
     grads_exact = torch.autograd.grad(out_exact, exact, d_out.double())
 
     out, lse = device.forward(q, k, v, **options)
-    delta = (d_out.float() * out.float()).sum(-1)
-    grads = device.backward(d_out, delta, q, k, v, lse, **options)
+    grads = device.backward(d_out, None, q, k, v, out, lse, **options)
     for ours, reference in zip((out, *grads), (out_exact, *grads_exact), strict=True):
         assert error(ours, reference) < 5e-3
     assert [x.stride() for x in (out, *grads)] == [x.stride() for x in (q, q, k, v)]
@@ -95,10 +94,9 @@ def test_the_best_rung_that_can_do_it_is_launched(gpu, capability, options, rung
     gpu.capability, gpu.runs = capability, False
     q, k, v = inputs()
     device.forward(q, k, v, **OPTIONS | options)
-    device.backward(q, no_rows(q), q, k, v, no_rows(q), **OPTIONS | options)
-    assert [entry for entry, _ in gpu.launches] == [
-        f"{rung}_{name}" for name in ("forward", "backward_dkdv", "backward_dq")
-    ]
+    device.backward(q, None, q, k, v, q, no_rows(q), **OPTIONS | options)
+    names = f"{rung}_forward", "row_delta", f"{rung}_backward_dkdv", f"{rung}_backward_dq"
+    assert tuple(entry for entry, _ in gpu.launches) == names
 
 
 def test_keys_that_are_repeated_are_no_matter_for_the_tma(gpu):
@@ -106,9 +104,9 @@ def test_keys_that_are_repeated_are_no_matter_for_the_tma(gpu):
     q, k, v = inputs(groups=1)
     device.forward(q, *(x.expand(-1, 4, -1, -1) for x in (k, v)), **OPTIONS)
     device.forward(q[:1], k[:1].expand(1, 1, -1, -1), v[:1], **OPTIONS)
-    device.backward(q[:, :1].expand_as(q), no_rows(q), q, k, v, no_rows(q), **OPTIONS)
+    device.backward(q[:, :1].expand_as(q), None, q, k, v, q, no_rows(q), **OPTIONS)
     assert [entry for entry, _ in gpu.launches] == [
-        "flash_forward", "hopper_forward", "flash_backward_dkdv", "flash_backward_dq"
+        "flash_forward", "hopper_forward", "row_delta", "flash_backward_dkdv", "flash_backward_dq"
     ]  # fmt: skip
 
 
@@ -116,9 +114,10 @@ def test_a_grid_has_a_block_for_the_rows_it_owns(gpu):
     gpu.runs = False
     q, k, v = inputs(n=129, m=200, heads=6, groups=3, batch=5)
     device.forward(q, k, v, **OPTIONS)
-    device.backward(q, no_rows(q), q, k, v, no_rows(q), **OPTIONS)
+    device.backward(q, None, q, k, v, q, no_rows(q), **OPTIONS)
     assert gpu.launches == [
         ("flash_forward", (2, 6, 5)),
+        ("row_delta", (5, 6, 5)),
         ("flash_backward_dkdv", (2, 3, 5)),
         ("flash_backward_dq", (2, 6, 5)),
     ]
@@ -135,24 +134,56 @@ def test_nothing_is_launched_where_there_is_nothing_to_do(gpu):
         q, k, v = inputs(n, m)
         out, lse = device.forward(q, k, v, **OPTIONS)
         assert (out == 0).all() and (lse == -torch.inf).all() and out.shape == q.shape
-        grads = device.backward(out, lse, q, k, v, lse, **OPTIONS)
+        grads = device.backward(out, lse, q, k, v, out, lse, **OPTIONS)
         assert [x.shape for x in grads] == [x.shape for x in (q, k, v)]
         assert all((x == 0).all() for x in grads)
     assert gpu.launches == []
 
 
 @emulated
-def test_a_gradient_of_the_output_may_have_any_strides(gpu):
+def test_gradients_from_above_may_have_any_strides(gpu):
     q, k, v = inputs()
     out, lse = device.forward(q, k, v, **OPTIONS)
 
-    def gradients(d_out):
-        delta = (d_out.float() * out.float()).sum(-1)
-        return device.backward(d_out, delta.mT.contiguous().mT, q, k, v, lse, **OPTIONS)
+    def gradients(d_out, d_lse):
+        return device.backward(d_out, d_lse, q, k, v, out, lse, **OPTIONS)
 
-    expanded = torch.ones((), dtype=q.dtype).expand(q.shape)
-    for ours, same in zip(gradients(expanded), gradients(torch.ones_like(q)), strict=True):
-        assert torch.equal(ours, same)
+    one, rows = torch.ones((), dtype=q.dtype), torch.randn_like(lse)
+    same = gradients(torch.ones_like(q), rows)
+    odd = torch.ones(q.numel() + 1, dtype=q.dtype)[1:].view(q.shape)
+    assert odd.is_contiguous() and odd.data_ptr() % 16
+    for d_out in (one.expand(q.shape), odd, torch.ones_like(q.mT).mT):
+        for d_lse in (rows, rows.mT.contiguous().mT):
+            assert all(map(torch.equal, gradients(d_out, d_lse), same))
+
+
+@emulated
+@pytest.mark.parametrize("capability", [AMPERE, HOPPER])
+def test_queries_that_see_no_key_have_no_gradient(gpu, capability):
+    gpu.capability = capability
+    q, k, v = inputs(n=90, m=40, heads=2, groups=1, batch=1)
+    options = OPTIONS | {"causal": True}
+    out, lse = device.forward(q, k, v, **options)
+    d_out, d_lse = torch.randn_like(q), torch.randn_like(lse)
+    assert (lse[:, :, :50] == -torch.inf).all()
+    dq, dk, dv = device.backward(d_out, d_lse, q, k, v, out, lse, **options)
+    assert (dq[:, :, :50] == 0).all() and dq[:, :, 50:].isfinite().all()
+    q, d_out, d_lse, out, lse = (x[:, :, 50:] for x in (q, d_out, d_lse, out, lse))
+    without = device.backward(d_out, d_lse, q, k, v, out, lse, **options)
+    for ours, theirs in zip((dq[:, :, 50:], dk, dv), without, strict=True):
+        assert error(ours, theirs.double()) < 3e-3
+
+
+@emulated
+def test_a_gradient_of_lse_is_one_of_the_scores(gpu):
+    q, k, v = inputs()
+    exact = [x.double().requires_grad_() for x in (q, k)]
+    s = 0.2 * exact[0] @ exact[1].repeat_interleave(2, 1).mT
+    d_lse = torch.randn(s.shape[:3], dtype=torch.float32)
+    wanted = torch.autograd.grad(s.logsumexp(-1), exact, d_lse.double())
+    out, lse = device.forward(q, k, v, **OPTIONS)
+    dq, dk, dv = device.backward(torch.zeros_like(q), d_lse, q, k, v, out, lse, **OPTIONS)
+    assert error(dq, wanted[0]) < 5e-3 and error(dk, wanted[1]) < 5e-3 and (dv == 0).all()
 
 
 @pytest.mark.parametrize(
@@ -164,8 +195,8 @@ def test_a_gradient_of_the_output_may_have_any_strides(gpu):
         ),
         (lambda q, k, v: (q[..., :32], k[..., :32], v[..., :32]), "widths 64 and 128"),
         (lambda q, k, v: (q, k, v[..., :32]), r"one for all; got \(64, 32\)"),
-        (lambda q, k, v: (q, k.mT.contiguous().mT, v), r"call k.contiguous\(\)"),
-        (lambda q, k, v: (unaligned(q), k, v), r"call q.contiguous\(\)"),
+        (lambda q, k, v: (q, k.mT.contiguous().mT, v), r"call k.clone\("),
+        (lambda q, k, v: (unaligned(q), k, v), r"call q.clone\("),
         (lambda q, k, v: (q, k, v[:, :, 1:]), "length"),
         (lambda q, k, v: (q[:, :3], k, v), "multiple"),
     ],
@@ -186,7 +217,7 @@ def forward(q, k, v):
 
 
 def backward(q, k, v):
-    return device.backward.__wrapped__(q, no_rows(q), q, k, v, no_rows(q), **OPTIONS)
+    return device.backward.__wrapped__(q, None, q, k, v, q, no_rows(q), **OPTIONS)
 
 
 def test_rows_may_lie_anywhere_that_a_copy_may_start(gpu):

@@ -11,11 +11,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from notes_lib.attention import row_delta as row_sums
 from notes_lib.attention.cuda.emulator import EmulationError, build
-from notes_lib.attention.cuda.emulator.attention import backward, forward, rows_of
+from notes_lib.attention.cuda.emulator.attention import backward, forward, row_delta, rows_of
 from notes_lib.attention.cuda.emulator.problems import Problem, expected, layout_of, symptom
 from notes_lib.attention.cuda.kernel import KERNELS, Kernel
-from notes_lib.attention.cuda.params import BackwardParams, ForwardParams, Shape, Strided
+from notes_lib.attention.cuda.params import (
+    BackwardParams,
+    DeltaParams,
+    ForwardParams,
+    Shape,
+    Strided,
+)
 from notes_lib.attention.cuda.variants import (
     VARIANTS,
     flash_backward,
@@ -23,6 +30,7 @@ from notes_lib.attention.cuda.variants import (
     naive,
     tensor_cores,
 )
+from notes_lib.attention.cuda.variants import row_delta as delta_kernel
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("g++") is None,
@@ -96,6 +104,21 @@ def test_queries_that_see_no_key_give_zero():
         assert (out[:, :, 50:] != 0).all() and lse[:, :, 50:].isfinite().all()
 
 
+@pytest.mark.parametrize("rung", [name for name in RUNGS if not name.startswith("backward")])
+def test_what_is_not_a_number_stays_so(rung):
+    """A query of NaN gives NaN, and not the zeros of one that sees no key; the others are fine."""
+    (kernel,) = RUNGS[rung]
+    causal = bool(dict(kernel.macros)["CAUSAL"])
+    softcap = 2.0 if dict(kernel.macros).get("SOFTCAP") else None
+    q, k, v, _ = Problem(n=90, m=90, share=1, causal=causal).tensors(*layout_of(kernel))
+    q[:, :, 70] = torch.nan
+    masks = {} if softcap is None else {"softcap": softcap}
+    out, lse, _ = forward(build(kernel), q, k, v, **masks)
+    wrong = torch.arange(90) == 70
+    assert out[:, :, wrong].isnan().all() and lse[:, :, wrong].isnan().all()
+    assert out[:, :, ~wrong].isfinite().all() and lse[:, :, ~wrong].isfinite().all()
+
+
 def test_a_scale_is_the_callers():
     problem = Problem(n=70, m=80)
     (kernel,) = RUNGS["v2, d 64"]
@@ -110,6 +133,29 @@ def test_scores_that_would_be_turned_round_are_refused(wrong):
     x = torch.zeros(1, 1, 1, 64)
     with pytest.raises(ValueError, match="positive scale and softcap"):
         ForwardParams.of(x, x, x, x, x, **wrong)
+
+
+@pytest.mark.parametrize("d, half", list(product((64, 128), (False, True))))
+@settings(max_examples=8, deadline=None)
+@given(
+    n=st.integers(1, 70),
+    sizes=st.sampled_from([(1, 1), (2, 3)]),
+    axes=st.sampled_from(["bhn", "bnh", "nbh"]),
+    used=st.booleans(),
+)
+def test_delta_equals_float64(d, half, n, sizes, axes, used):
+    batch, heads = sizes
+    problem = Problem(n=n, m=1, batch=batch, groups=heads, share=1, axes=axes)
+    dtype = torch.float16 if half else torch.bfloat16
+    out, *_, d_out = problem.tensors(d, dtype)
+    d_out = d_out.contiguous()  # other strides than those of out
+    d_lse = rows_of(out).normal_() if used else None
+    exact = row_sums(d_out.double(), out.double(), d_lse)
+    size = row_sums(d_out.double().abs(), out.double().abs())
+    for late in (False, True):
+        delta, counts = row_delta(build(delta_kernel(d, half)), d_out, out, d_lse, late=late)
+        assert ((delta.double() - exact).abs() <= 1e-6 * size + 1e-6).all()
+        assert counts["barriers"] == counts["shared_cycles"] == 0
 
 
 def test_the_order_of_events_changes_no_bit():
@@ -330,7 +376,7 @@ def test_shared_memory_holds_nan_and_copies_arrive_when_waited_for():
 
 def test_structures_are_as_large_in_c_as_in_python():
     kinds = dict(Tensor=Strided, Shape=Shape, ForwardParams=ForwardParams)
-    kinds |= dict(BackwardParams=BackwardParams)
+    kinds |= dict(BackwardParams=BackwardParams, DeltaParams=DeltaParams)
     sizes = ", ".join(f"sizeof({name})" for name in kinds)
     body = f"const float sizes[] = {{{sizes}}}; if (t < {len(kinds)}) p.output[t] = sizes[t];"
     assert probe(body)[0][: len(kinds)].tolist() == list(map(ctypes.sizeof, kinds.values()))
@@ -349,10 +395,10 @@ def test_what_cannot_be_built_says_why(monkeypatch):
 
 def test_every_variant_fits_its_tiles():
     """Copies by whole blocks, fragments of 16 keys, and the shared memory that tiles take."""
-    assert len(set(VARIANTS)) == len(VARIANTS) == 4 + 8 + 16 + 32
+    assert len(set(VARIANTS)) == len(VARIANTS) == 4 + 8 + 16 + 4 + 32
     for kernel in VARIANTS:
         macros = dict(kernel.macros)
-        assert macros["BN"] % 16 == 0 and kernel.rows % 16 == 0
+        assert macros.get("BN", 16) % 16 == 0 and kernel.rows % 16 == 0
         assert kernel.shared <= 99 << 10  # the least of all GPUs since sm_80
 
 

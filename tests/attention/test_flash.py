@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from notes_lib.attention import (
@@ -24,7 +25,7 @@ from notes_lib.attention import (
 from notes_lib.attention.flash import _backward, _forward
 from notes_lib.core import PeakBytes
 
-from .cases import SHAPES, Answer, Shape, answer, problem
+from .cases import SHAPES, Answer, Shape, answer, log_sum_exp, problem
 
 TILES = (16, 24)  # smaller than the problems, and not a divisor of them
 
@@ -143,17 +144,43 @@ def test_gradients_of_gradients_are_refused():
         torch.autograd.grad(dq.sum(), q)
 
 
+class Backward(TorchDispatchMode):
+    """Notes the gradients from above that the operator is given."""
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        if operator is torch.ops.notes_lib.flash_backward.default:
+            self.d_out, self.d_lse = args[:2]
+        return operator(*args, **(kwargs or {}))
+
+
+def test_either_output_may_be_used_alone():
+    inputs = [x.requires_grad_() for x in problem(SHAPES["grouped"])]
+    exact = [x.detach().requires_grad_() for x in inputs]
+    out, lse = flash_with_lse(*inputs)
+    with Backward() as seen:
+        torch.autograd.grad(out.sum(), inputs, retain_graph=True)
+        assert (seen.d_out == 1).all() and seen.d_lse is None
+        grads = torch.autograd.grad(lse.sum(), inputs)
+        assert (seen.d_out == 0).all() and (seen.d_lse == 1).all()
+    *of_scores, of_values = grads
+    right = torch.autograd.grad(log_sum_exp(*exact[:2]).sum(), exact[:2])
+    torch.testing.assert_close(of_scores, list(right), atol=1e-12, rtol=1e-12)
+    assert (of_values == 0).all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_opcheck(dtype, options):
     options = dict(causal=False, scale=0.3, window=None, softcap=None) | options
     q, k, v = (x.to(dtype).requires_grad_() for x in problem(SHAPES["one group, ragged"]))
     torch.library.opcheck(_forward, (q, k, v, *options.values()))
     out, lse = _forward(q, k, v, *options.values())
-    torch.library.opcheck(
-        _backward,
-        tuple(x.detach() for x in (out, lse, q, k, v, lse)) + tuple(options.values()),
-        test_utils=("test_schema", "test_faketensor"),
-    )
+    given = [x.detach() for x in (q, k, v, out, lse)]
+    for d_lse in (lse.detach(), None):
+        torch.library.opcheck(
+            _backward,
+            (out.detach(), d_lse, *given, *options.values()),
+            test_utils=("test_schema", "test_faketensor"),
+        )
 
 
 def test_the_layouts_of_the_inputs_are_kept():
@@ -163,7 +190,7 @@ def test_the_layouts_of_the_inputs_are_kept():
     assert out.stride() == q.stride()
     torch.testing.assert_close(out, softmax_attention(q, k, v))
     torch.library.opcheck(_forward, (q, k, v, *options), test_utils="test_faketensor")
-    backward = (out, lse, q, k, v, lse, *options)
+    backward = (out, None, q, k, v, out, lse, *options)
     torch.library.opcheck(_backward, backward, test_utils="test_faketensor")
 
 

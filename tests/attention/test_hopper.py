@@ -10,9 +10,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from notes_lib.attention.cuda.emulator import build, edited
-from notes_lib.attention.cuda.emulator.hopper import MUTANTS, backward, forward, symptom
-from notes_lib.attention.cuda.emulator.mutants import Problem, expected, layout_of, rows_of
+from notes_lib.attention.cuda.emulator import EmulationError, build, edited
+from notes_lib.attention.cuda.emulator.attention import rows_of
+from notes_lib.attention.cuda.emulator.hopper import (
+    LONG,
+    MUTANTS,
+    SHORT,
+    backward,
+    forward,
+    symptom,
+)
+from notes_lib.attention.cuda.emulator.problems import Problem, expected, layout_of
 from notes_lib.attention.cuda.hopper import (
     Described,
     HopperBackwardParams,
@@ -78,6 +86,16 @@ def test_edges(rung, n, m):
 
 
 @emulator
+def test_what_is_not_a_number_stays_so():
+    (kernel,) = RUNGS["v3, d 64, causal"]
+    q, k, v, _ = Problem(n=90, m=90, share=1, causal=True).tensors(*layout_of(kernel))
+    q[:, :, 70] = torch.nan
+    wrong = torch.arange(90) == 70
+    for x in forward(build(kernel), q, k, v)[:2]:
+        assert x[:, :, wrong].isnan().all() and x[:, :, ~wrong].isfinite().all()
+
+
+@emulator
 def test_the_order_of_the_tiles_changes_no_bit():
     problem = Problem(n=400, m=300, batch=2, groups=2, share=2, causal=True)
     kernel = build(*RUNGS["v3, d 64, causal"])
@@ -101,6 +119,18 @@ def test_the_order_of_events_changes_no_bit_of_the_gradients():
         for late in (False, True)
     )
     assert all(map(torch.equal, first, last))
+
+
+@emulator
+def test_tiles_that_would_lie_at_odd_addresses_stop_the_kernel():
+    edit = (
+        "hopper_forward.cu",
+        "aligned(shared_address(memory))",
+        "aligned(shared_address(memory + 128))",
+    )
+    q, k, v, _ = LONG.tensors(*layout_of(SHORT[0]))
+    with pytest.raises(EmulationError, match="stops itself"):
+        forward(build(*SHORT, edits=(edit,)), q, k, v)
 
 
 @emulator
@@ -156,8 +186,8 @@ def test_heads_share_the_cache_as_far_as_it_goes(n, groups, together):
 def test_structures_have_the_alignment_of_tensor_maps():
     assert ctypes.sizeof(TensorMap) == 128 >= ctypes.sizeof(Described)
     for params in (HopperParams, HopperBackwardParams):
-        assert ctypes.sizeof(params) % 64 == 0
-        assert all(getattr(params, name).offset % 64 == 0 for name in "qkv")
+        assert ctypes.sizeof(params) % 128 == 0
+        assert all(getattr(params, name).offset % 128 == 0 for name in "qkv")
 
 
 # -------------------------------------------------------------------------------- machine code

@@ -77,7 +77,7 @@ class Driver:
         self.given = [(given.x, given.y) for given in self.given]
 
     def on_cuTensorMapEncodeTiled(self, written, kind, rank, address, *arrays_and_modes):
-        assert written % 128 == 0
+        assert written % 128 == 0 and self.contexts
         types = [ctypes.c_uint64] * 2 + [ctypes.c_uint] * 2
         lengths = rank, rank - 1, rank, rank
         self.map = [kind, rank, address]
@@ -158,7 +158,8 @@ def test_a_machine_without_a_driver_is_told_so(monkeypatch):
 def test_a_tensor_map_describes_any_strides(driver):
     x = torch.zeros(3, 50, 4, 64, dtype=torch.bfloat16).transpose(1, 2)[:, 1:]
     made, again = (tensor_map(x, rows=32) for _ in range(2))
-    assert made is again and driver.names() == ["cuTensorMapEncodeTiled"]
+    assert made is again and driver.names().count("cuTensorMapEncodeTiled") == 1
+    assert driver.contexts == []
     assert isinstance(made, TensorMap) and set(bytes(made)) == {7}
     kind, rank, address, sizes, strides, box, steps = driver.map
     assert (kind, rank, address) == (9, 4, x.data_ptr())

@@ -73,8 +73,8 @@ def gradients(name: str, q, k, v, d_out, causal: bool, **options) -> list[Tensor
     if options.get("softcap") is not None:
         variant += (True,)
     out, lse = device.run_forward(variants.flash_forward(*variant), q, k, v, **options)
-    rows = (d_out.float() * out.float()).sum(-1), lse
-    return [out, *device.run_backward(BACKWARD[name](*variant), d_out, rows, (q, k, v), **options)]
+    known = (d_out, None), (out, lse), (q, k, v)
+    return [out, *device.run_backward(BACKWARD[name](*variant), *known, **options)]
 
 
 def attention_and_gradients(q, k, v, d_out, **options) -> list[Tensor]:

@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+from notes_lib.attention import row_delta
+from notes_lib.attention.cuda import device
+
 from .rungs import (
     BACKWARD,
     HALVES,
@@ -51,6 +54,25 @@ def test_softcaps_flash_backward(window, softcap, causal):
     q, k, v = inputs(2, 4, 2, 300, 413, d=128)
     options = dict(causal=causal, scale=0.3, window=window, softcap=softcap)
     compare("flash_backward", q, k, v, torch.randn_like(q), **options)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("d", [64, 128])
+def test_delta_of_any_strides_flash_backward(d, dtype):
+    for batch, heads, _, n, _ in SHAPES:
+        out, _, _ = inputs(batch, heads, 1, n, 1, d=d, dtype=dtype)
+        d_lse = torch.randn_like(out[..., 0], dtype=torch.float32).mT.contiguous().mT
+        for d_out in (
+            torch.randn_like(out),
+            torch.randn_like(out).contiguous(),
+            out[..., :1].expand_as(out),
+        ):
+            with poisoned():
+                sums = device.run_delta(d_out, out, None), device.run_delta(d_out, out, d_lse)
+            exact = row_delta(d_out.double(), out.double())
+            bound = 1e-6 * (d_out.double() * out.double()).abs().sum(-1) + 1e-6
+            for ours, right in zip(sums, (exact, exact - d_lse), strict=True):
+                assert ((ours - right).abs() <= bound).all()
 
 
 @pytest.mark.parametrize("causal", BOTH)

@@ -81,16 +81,18 @@ def _forward(
 @torch.library.custom_op("notes_lib::flash_backward", mutates_args=(), device_types="cpu")
 def _backward(
     d_out: Tensor,
-    delta: Tensor,
+    d_lse: Tensor | None,
     q: Tensor,
     k: Tensor,
     v: Tensor,
+    out: Tensor,
     lse: Tensor,
     causal: bool,
     scale: float,
     window: int | None,
     softcap: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    delta = row_delta(d_out, out, d_lse)
     return flash_backward(
         d_out, delta, q, k, v, lse, causal=causal, scale=scale, window=window, softcap=softcap
     )
@@ -102,19 +104,20 @@ def _(q, k, v, causal, scale, window, softcap):
 
 
 @_backward.register_fake
-def _(d_out, delta, q, k, v, lse, causal, scale, window, softcap):
+def _(d_out, d_lse, q, k, v, out, lse, causal, scale, window, softcap):
     return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
 
 
 def _save(ctx, inputs, output) -> None:
     q, k, v, *ctx.options = inputs
     ctx.save_for_backward(q, k, v, *output)
+    ctx.set_materialize_grads(False)  # None, not zeros, for an output that nobody uses
 
 
 def _gradients(ctx, d_out, d_lse):
     q, k, v, out, lse = ctx.saved_tensors
-    grads = _backward(d_out, row_delta(d_out, out, d_lse), q, k, v, lse, *ctx.options)
-    return *grads, None, None, None, None
+    d_out = torch.zeros_like(out) if d_out is None else d_out
+    return *_backward(d_out, d_lse, q, k, v, out, lse, *ctx.options), None, None, None, None
 
 
 _forward.register_autograd(_gradients, setup_context=_save)
@@ -138,5 +141,6 @@ def _(q, k, v, causal, scale, window, softcap):
 
 
 @_backward.register_kernel("cuda")
-def _(d_out, delta, q, k, v, lse, causal, scale, window, softcap):
-    return _kernels().backward(d_out, delta, q, k, v, lse, causal, scale, window, softcap)
+def _(d_out, d_lse, q, k, v, out, lse, causal, scale, window, softcap):
+    grads = d_out, d_lse
+    return _kernels().backward(*grads, q, k, v, out, lse, causal, scale, window, softcap)

@@ -113,13 +113,15 @@ def flash_backward(
 def row_delta(
     d_out: Float[Tensor, "b h n e"],
     out: Float[Tensor, "b h n e"],
-    d_lse: Float[Tensor, "b h n"],
+    d_lse: Float[Tensor, "b h n"] | None = None,
 ) -> Float[Tensor, "b h n"]:
     r"""All that the backward pass has to know of a whole row, :eq:`eq-flash-attention-delta`.
 
     .. math:: D = \operatorname{rowsum}(dO \circ O) - dL
 
     Args:
-        d_lse: the gradient of the log-sum-exp, 0 if nobody uses it.
+        d_lse: the gradient of the log-sum-exp, None if nobody uses it.
     """
-    return (d_out.to(d_lse.dtype) * out.to(d_lse.dtype)).sum(-1) - d_lse
+    dtype = precise(out)
+    delta = (d_out.to(dtype) * out.to(dtype)).sum(-1)
+    return delta if d_lse is None else delta - d_lse

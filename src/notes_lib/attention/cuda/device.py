@@ -8,8 +8,8 @@ from ..softmax import check_heads
 from .hopper import HopperBackwardParams, HopperParams, hopper_backward, hopper_forward
 from .kernel import Kernel
 from .launch import Grid, launch
-from .params import BackwardParams, ForwardParams
-from .variants import flash_backward, flash_forward
+from .params import BackwardParams, DeltaParams, ForwardParams
+from .variants import flash_backward, flash_forward, row_delta
 
 WIDTHS = (64, 128)
 DTYPES = (torch.bfloat16, torch.float16)
@@ -67,34 +67,36 @@ def run_forward(
 
 def backward(
     d_out: Float[Tensor, "b h n d"],
-    delta: Float32[Tensor, "b h n"],
+    d_lse: Float32[Tensor, "b h n"] | None,
     q: Float[Tensor, "b h n d"],
     k: Float[Tensor, "b g m d"],
     v: Float[Tensor, "b g m d"],
+    out: Float[Tensor, "b h n d"],
     lse: Float32[Tensor, "b h n"],
     causal: bool,
     scale: float,
     window: int | None,
     softcap: float | None,
 ) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "b g m d"], Float[Tensor, "b g m d"]]:
-    """(dq, dk, dv), the same bits at every call. `delta` is rowsum(d_out * out) less d_lse.
+    """(dq, dk, dv) of (out, lse), the same bits at every call; `d_lse` is None if nobody uses lse.
 
     Raises: as :func:`forward`. `d_out` may have any strides: autograd hands out what it likes.
     """
     check(q, k, v)
-    d_out = d_out if is_aligned(d_out) else d_out.contiguous()
-    rows, variant = (delta, lse), (q.shape[-1], causal, q.dtype == torch.float16)
+    saved, variant = (out, lse), (q.shape[-1], causal, q.dtype == torch.float16)
+    options, d_out = dict(scale=scale, window=window), aligned(d_out)
     if softcap is None and for_hopper(q, k, v, d_out):
         kernels = hopper_backward(*variant)
-        return run_backward(kernels, d_out, rows, (q, k, v), scale=scale, window=window)
-    kernels, options = flash_backward(*variant, softcap=softcap is not None), dict(softcap=softcap)
-    return run_backward(kernels, d_out, rows, (q, k, v), scale=scale, window=window, **options)
+    else:
+        kernels = flash_backward(*variant, softcap=softcap is not None)
+        options["softcap"] = softcap
+    return run_backward(kernels, (d_out, d_lse), saved, (q, k, v), **options)
 
 
 def run_backward(
     kernels: tuple[Kernel, Kernel],
-    d_out: Tensor,
-    rows: tuple[Tensor, Tensor],
+    above: tuple[Tensor, Tensor | None],
+    saved: tuple[Tensor, Tensor],
     inputs: tuple[Tensor, Tensor, Tensor],
     **options: int | float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -102,7 +104,8 @@ def run_backward(
 
     Args:
         kernels: the one that owns keys and gives dk and dv, the one that owns queries.
-        rows: delta and lse.
+        above: d_out and d_lse, the gradients from above; d_lse may be None.
+        saved: out and lse.
         inputs: q, k, v.
         options: scale, and of window and softcap what the rung knows.
     """
@@ -110,7 +113,8 @@ def run_backward(
     grads = tuple(map(torch.empty_like, inputs))
     if not (q.numel() and k.numel()):
         return tuple(x.zero_() for x in grads)
-    delta, lse = (x.contiguous() for x in rows)
+    (d_out, d_lse), (out, lse) = above, saved
+    delta, lse = run_delta(d_out, out, d_lse), lse.contiguous()
     for kernel, owned in zip(kernels, (k, q), strict=True):
         given = inputs, d_out, grads, lse, delta
         if kernel.arch == 90:
@@ -119,6 +123,20 @@ def run_backward(
             params = BackwardParams.of(*given, **options)
         launch(kernel, q, grid(kernel, owned), params)
     return grads
+
+
+def run_delta(
+    d_out: Float[Tensor, "b h n d"],
+    out: Float[Tensor, "b h n d"],
+    d_lse: Float32[Tensor, "b h n"] | None,
+) -> Float32[Tensor, "b h n"]:
+    """:func:`~notes_lib.attention.twin.row_delta`, by a kernel; of at least one row."""
+    d_out, out = aligned(d_out), aligned(out)
+    d_lse = None if d_lse is None else d_lse.contiguous()
+    delta = out.new_empty(out.shape[:3], dtype=torch.float32)
+    kernel = row_delta(out.shape[-1], out.dtype == torch.float16)
+    launch(kernel, out, grid(kernel, out), DeltaParams.of(d_out, out, d_lse, delta))
+    return delta
 
 
 def check(q: Tensor, k: Tensor, v: Tensor) -> None:
@@ -133,7 +151,8 @@ def check(q: Tensor, k: Tensor, v: Tensor) -> None:
         if not is_aligned(x):
             raise ValueError(
                 f"the last axis of {name} must be contiguous and every row start at a multiple of "
-                f"{ALIGNMENT} bytes, got strides {x.stride()}: call {name}.contiguous()"
+                f"{ALIGNMENT} bytes, got strides {x.stride()} at address {x.data_ptr():#x}: call "
+                f"{name}.clone(memory_format=torch.contiguous_format)"
             )
 
 
@@ -143,6 +162,11 @@ def is_aligned(x: Tensor) -> bool:
     step = ALIGNMENT // x.element_size()
     aligned = x.data_ptr() % ALIGNMENT == 0 and all(stride % step == 0 for stride in starts)
     return x.stride(-1) == 1 and aligned
+
+
+def aligned(x: Tensor) -> Tensor:
+    """The tensor, or a copy that is aligned: `contiguous` would leave an odd address as it is."""
+    return x if is_aligned(x) else x.clone(memory_format=torch.contiguous_format)
 
 
 def for_hopper(*tensors: Tensor) -> bool:

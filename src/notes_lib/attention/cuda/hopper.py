@@ -76,7 +76,7 @@ class HopperParams(ctypes.Structure):
         ("batch", ctypes.c_int),
         ("together", ctypes.c_int),
         ("scale_log2", ctypes.c_float),
-        ("unused", ctypes.c_char * 56),  # to a multiple of 64, as tensor maps are aligned
+        ("unused", ctypes.c_char * 56),  # to a multiple of 128, as tensor maps are aligned
     ]
 
     @classmethod
@@ -117,7 +117,7 @@ class HopperBackwardParams(ctypes.Structure):
         ("shape", Shape),
         ("scale", ctypes.c_float),
         ("scale_log2", ctypes.c_float),
-        ("unused", ctypes.c_char * 48),  # to a multiple of 64
+        ("unused", ctypes.c_char * 116),  # to a multiple of 128
     ]
 
     @classmethod

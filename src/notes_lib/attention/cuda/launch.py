@@ -46,7 +46,8 @@ def launch(kernel: Kernel, like: Tensor, grid: Grid, *arguments: ctypes.Structur
     The first launch of a kernel compiles and loads it, which a CUDA graph must not capture.
 
     Raises:
-        ImportError, RuntimeError: see :func:`compile_kernel`; no driver, or it refuses.
+        ImportError: there is no compiler.
+        RuntimeError: it refuses the kernel; no driver, or it refuses the launch.
     """
     function = loaded(kernel, like.device.index)
     stream = torch.cuda.current_stream(like.device).cuda_stream
@@ -96,24 +97,31 @@ def tensor_map(x: Tensor, rows: int) -> TensorMap:
     What a box has beyond the last row is filled with zeros. Strides but the last, and the address,
     must be multiples of 16 bytes.
     """
-    return encoded(x.data_ptr(), x.dtype, x.shape, x.stride(), rows)
+    return encoded(x.data_ptr(), x.dtype, x.shape, x.stride(), rows, x.get_device())
 
 
 @lru_cache(maxsize=256)
 def encoded(
-    address: int, dtype: torch.dtype, shape: torch.Size, strides: tuple[int, ...], rows: int
+    address: int,
+    dtype: torch.dtype,
+    shape: torch.Size,
+    strides: tuple[int, ...],
+    rows: int,
+    device: int,
 ) -> TensorMap:
     """Remembered, since a program attends to the same memory again and again."""
     sizes, box, ones = shape[::-1], (64, rows, 1, 1), (1, 1, 1, 1)
     memory = ctypes.create_string_buffer(ctypes.sizeof(TensorMap) + 128)
     made = TensorMap.from_buffer(memory, -ctypes.addressof(memory) % 128)
-    call(
-        "cuTensorMapEncodeTiled", ctypes.addressof(made), TENSOR_MAP_DATA_TYPE[dtype], 4, address,
-        numbers(ctypes.c_uint64, sizes),
-        numbers(ctypes.c_uint64, [stride * dtype.itemsize for stride in strides[-2::-1]]),
-        numbers(c_uint, box), numbers(c_uint, ones),
-        INTERLEAVE_NONE, SWIZZLE_128B, L2_PROMOTION_256B, OOB_FILL_ZEROS,
-    )  # fmt: skip
+    steps = [stride * dtype.itemsize for stride in strides[-2::-1]]
+    with current_context(device):
+        call(
+            "cuTensorMapEncodeTiled",
+            ctypes.addressof(made), TENSOR_MAP_DATA_TYPE[dtype], len(sizes), address,
+            numbers(ctypes.c_uint64, sizes), numbers(ctypes.c_uint64, steps),
+            numbers(c_uint, box), numbers(c_uint, ones),
+            INTERLEAVE_NONE, SWIZZLE_128B, L2_PROMOTION_256B, OOB_FILL_ZEROS,
+        )  # fmt: skip
     return made
 
 

@@ -71,6 +71,19 @@ class ForwardParams(ctypes.Structure):
         return cls(*tensors, lse.data_ptr(), shape, *exponents(scale, softcap))
 
 
+class DeltaParams(ctypes.Structure):
+    _fields_ = (
+        [(name, Strided) for name in ("d_out", "out")]
+        + [(name, ctypes.c_void_p) for name in ("d_lse", "delta")]
+        + [("queries", ctypes.c_int)]
+    )
+
+    @classmethod
+    def of(cls, d_out: Tensor, out: Tensor, d_lse: Tensor | None, delta: Tensor) -> DeltaParams:
+        rows = None if d_lse is None else d_lse.data_ptr(), delta.data_ptr()
+        return cls(Strided.of(d_out), Strided.of(out), *rows, out.shape[2])
+
+
 class BackwardParams(ctypes.Structure):
     _fields_ = (
         [(name, Strided) for name in ("q", "k", "v", "d_out", "dq", "dk", "dv")]

@@ -33,6 +33,13 @@ def flash_forward(d: int, causal: bool, half: bool, softcap: bool = False) -> Ke
     return Kernel("flash_forward.cu", "flash_forward", defined(macros), THREADS, shared, queries)
 
 
+def row_delta(d: int, half: bool) -> Kernel:
+    """Before every backward pass: what its kernels subtract in each row."""
+    threads, neighbours = 256, 8  # of a row, what a thread reads at once
+    macros = dict(D=d, CAUSAL=False, HALF=half)  # it has no masks
+    return Kernel("delta.cu", "row_delta", defined(macros), threads, 0, threads * neighbours // d)
+
+
 def flash_backward(
     d: int, causal: bool, half: bool, softcap: bool = False
 ) -> tuple[Kernel, Kernel]:
@@ -59,5 +66,6 @@ VARIANTS = (
     *(naive(d, causal) for d, causal in product((64, 128), BOTH)),
     *(tensor_cores(*choice) for choice in product((64, 128), BOTH, BOTH)),
     *(flash_forward(*choice) for choice in product((64, 128), BOTH, BOTH, BOTH)),
+    *(row_delta(*choice) for choice in product((64, 128), BOTH)),
     *(k for choice in product((64, 128), BOTH, BOTH, BOTH) for k in flash_backward(*choice)),
 )

@@ -2,7 +2,7 @@
 
 A warpgroup multiplies A, 64 x 16, by B, 16 x n, and adds the product to an accumulator of which
 each thread holds n / 2 numbers. In PTX every one of these is an operand of its own, which no C++
-template can write. The compiler gets the text as a header in memory, :data:`HEADER`.
+template can write. The compiler gets the text as a header in memory, ``HEADER``.
 """
 
 HEADER = "wgmma.cuh"

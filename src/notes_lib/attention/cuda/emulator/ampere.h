@@ -70,13 +70,20 @@ inline float reciprocal_fast(float x) { return 1 / x; }
 inline u32 pack(float low, float high) {
   return emu::to_element(low) | u32(emu::to_element(high)) << 16;
 }
+inline float widen(u32 bits) { return emu::from_element(u16(bits)); }
 
 // ---- the block
+
+inline void __trap() { emu::fail("the kernel stops itself"); }
 
 inline void __syncthreads() {
   using namespace emu;
   together(block->all, threadIdx.x, block->threads, "__syncthreads", nullptr,
            [](void**) { counted.barriers++; });
+}
+
+inline void __syncwarp() {
+  emu::warp_together("__syncwarp", nullptr, [](void**) {});
 }
 
 inline float shuffle_xor(float x, int mask) {

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from ..params import BackwardParams, ForwardParams
+from ..params import BackwardParams, DeltaParams, ForwardParams
 from . import Emulated, EmulationError
 
 MARGIN = 128  # rows of NaN on either side of an output
@@ -24,10 +24,10 @@ def forward(
     scale: float | None = None,
     **masks: int | float | None,
 ) -> tuple[Float[Tensor, "b h n d"], Float32[Tensor, "b h n"], dict[str, int]]:
-    """(out, lse, counts) of a kernel that takes :class:`ForwardParams`.
+    """(out, lse, counts) of a kernel that takes ForwardParams.
 
     Args:
-        late: see :class:`Emulated`.
+        late: see :class:`~notes_lib.attention.cuda.emulator.Emulated`.
         scale: of the scores; 1 / sqrt(d) when None.
         masks: window and softcap; the causal mask is the kernel's own.
 
@@ -40,6 +40,21 @@ def forward(
     counts = emulated(grid(emulated, q), params, late=late)
     refuse_strays(out, lse)
     return out, lse, counts
+
+
+def row_delta(
+    emulated: Emulated,
+    d_out: Float[Tensor, "b h n d"],
+    out: Float[Tensor, "b h n d"],
+    d_lse: Float32[Tensor, "b h n"] | None = None,
+    *,
+    late: bool = False,
+) -> tuple[Float32[Tensor, "b h n"], dict[str, int]]:
+    """(rowsum(d_out * out) - d_lse, counts). Errors: see :func:`forward`."""
+    delta = rows_of(out)
+    counts = emulated(grid(emulated, out), DeltaParams.of(d_out, out, d_lse, delta), late=late)
+    refuse_strays(delta)
+    return delta, counts
 
 
 def backward(
@@ -56,7 +71,7 @@ def backward(
     """((dq, dk, dv), counts of each kernel) of the pair of kernels that `flash_backward` names.
 
     Args:
-        delta: rowsum(d_out * out), less the gradient of lse.
+        delta: see :func:`row_delta`.
         inputs: q, k and v.
 
     The other arguments, and errors: see :func:`forward`.

@@ -19,7 +19,8 @@ from ..hopper import (
 from ..kernel import Kernel
 from . import Edit, Emulated, EmulationError, build
 from .attention import grid, refuse_strays, rows_of, surrounded
-from .mutants import Mutant, Problem, differ, expected, layout_of
+from .mutants import Mutant
+from .problems import Problem, differ, expected, layout_of
 
 
 def forward(
@@ -36,7 +37,7 @@ def forward(
     """(out, lse, counts), with the scale 1 / sqrt(d).
 
     Args:
-        late: see :class:`Emulated`.
+        late: see :class:`~notes_lib.attention.cuda.emulator.Emulated`.
         blocks: of the grid; None for one a tile.
         together: heads whose tiles are mixed; None for as many as the L2 cache holds.
 
@@ -91,7 +92,7 @@ def symptom(
 ) -> str | None:
     """What is wrong with the forward kernel, or with the two backward ones; None if nothing is.
 
-    Arguments: see :func:`forward`, and `symptom` of mutants.py.
+    Arguments: see :func:`forward`, and `symptom` of problems.py.
     """
     d, dtype = layout_of(kernels[0])
     *inputs, d_out = problem.tensors(d, dtype)
@@ -148,6 +149,7 @@ RESCALE = "        scale_rows(o, state.alpha);\n"
 RELEASE_Q, LOOP = "      ring_q.release();\n", "      for (int j = tile.end - 2;"
 WAIT_DK = "    wgmma_wait<0>(dk, dv, p_operand, ds_operand);\n"
 RELEASE = "    ring.release();\n"
+SYNC = "    __syncwarp();  // one lane frees the stage, and all have read lse and delta of it\n"
 
 
 def mutant(what, file, old, new, found, why, kernels=SHORT, problem=LONG, **options):
@@ -323,7 +325,7 @@ MUTANTS = (
     mutant(
         "v3 backward: Q and dO freed before dK is there",
         BACKWARD,
-        WAIT_DK + RELEASE,
+        WAIT_DK + SYNC + RELEASE,
         RELEASE + WAIT_DK,
         "is",
         "the next queries arrive under the product",

@@ -11,12 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..kernel import Kernel
-from ..variants import flash_backward, flash_forward, tensor_cores
+from ..variants import flash_backward, flash_forward, row_delta, tensor_cores
 from . import Edit
-from .attention import rows_of
-from .problems import Problem, differ, expected, layout_of, symptom
-
-__all__ = ["MUTANTS", "Mutant", "Problem", "differ", "expected", "layout_of", "rows_of", "symptom"]
+from .problems import Problem, symptom
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,9 @@ class Mutant:
 ONE = (tensor_cores(64, causal=False, half=False),)  # v1b
 TWO = (flash_forward(64, causal=False, half=False),)  # v2
 CAUSAL = (flash_forward(64, causal=True, half=False),)
+DELTA = (row_delta(64, half=False),)
 BACK = flash_backward(64, causal=False, half=False)
+BACK_CAUSAL = flash_backward(64, causal=True, half=False)
 CAPPED = flash_backward(64, causal=False, half=False, softcap=True)
 
 AHEAD = Problem(n=200, m=150, causal=True)  # the first 50 queries see no key
@@ -95,7 +94,7 @@ MUTANTS = (
         "v1b: no mask past the last key",
         ONE,
         "tensor_cores.cu",
-        "    mask(s, row, j, p.shape);\n",
+        "    mask(s, j, -INF, [&](int r) { return keys_seen_by(row + r, p.shape); });\n",
         "",
         "out is wrong",
         "the zeros that fill the last tile count as keys with score 0",
@@ -321,11 +320,38 @@ MUTANTS = (
         "v2: divided by the sum of no weights",
         CAUSAL,
         "fragments.cuh",
-        "inverse[m][r] = l > 0 ? 1 / l : 0;",
+        "inverse[m][r] = l == 0 ? 0 : 1 / l;",
         "inverse[m][r] = 1 / l;",
         "out is not a number",
         "queries that see no key have l = 0",
         problem=AHEAD,
+    ),
+    mutant(
+        "delta: the last exchange forgotten",
+        DELTA,
+        "delta.cu",
+        "apart = SHARE / 2;",
+        "apart = SHARE / 4;",
+        "delta is wrong",
+        "a row belongs to eight threads, and the first adds up four",
+    ),
+    mutant(
+        "delta: threads without a row leave early",
+        DELTA,
+        "delta.cu",
+        "  Words d_out = {}",
+        "  if (!there) return;\n  Words d_out = {}",
+        "threads wait at shuffle_xor",
+        "a warp has four rows, and an exchange wants all of its threads",
+    ),
+    mutant(
+        "delta: the gradient of lse added",
+        DELTA,
+        "delta.cu",
+        "sum - (p.d_lse",
+        "sum + (p.d_lse",
+        "delta is wrong",
+        "as lse grows, the weights shrink",
     ),
     mutant(
         "v2 backward: no wait for Q and dO",
@@ -372,8 +398,8 @@ MUTANTS = (
         "v2 backward: lse taken to the base 2",
         BACK,
         "flash_backward.cu",
-        "lse * LOG2E",
-        "lse",
+        "p.lse[p.shape.row_of(b, head, query)] * LOG2E",
+        "p.lse[p.shape.row_of(b, head, query)]",
         "is wrong",
         "the weights do not sum to one",
         within="dq",
@@ -389,14 +415,26 @@ MUTANTS = (
         within="dkdv",
     ),
     mutant(
-        "v2 backward: lse and delta copied past the last query",
+        "v2 backward: P masked, dS not",
         BACK,
         "flash_backward.cu",
-        "first + threadIdx.x < p.shape.queries;",
-        "true;",
-        "dk is not a number",
-        "dO is 0 there, but 0 times the exponential of rubbish is not",
+        "      mask(dp, first, 0, seeing);\n",
+        "",
+        "dk is wrong",
+        "dS was made of P as it was before the mask",
+        problem=NARROW,
         within="dkdv",
+    ),
+    mutant(
+        "v2 backward: no mask on the diagonal",
+        BACK_CAUSAL,
+        "flash_backward.cu",
+        "|| (j + 1) * BN > whole.last) mask(dp",
+        ") mask(dp",
+        "dq is wrong",
+        "keys behind the query are summed over",
+        problem=BEHIND,
+        within="dq",
     ),
     mutant(
         "v2 backward: no slope of the softcap",

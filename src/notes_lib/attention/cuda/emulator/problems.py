@@ -11,7 +11,7 @@ from torch import Tensor
 from ...softmax import scores, softmax_attention, visible
 from ..kernel import Kernel
 from . import Edit, EmulationError, build
-from .attention import backward, forward, rows_of, surrounded
+from .attention import backward, forward, row_delta, rows_of, surrounded
 
 # Relative error of out, dq, dk and dv. P or dS is rounded to 16 bits, and so is the result: twice
 # 2^-9 = 3.9e-3 for bfloat16 and 4.9e-4 for half where one number decides, less where many do.
@@ -93,7 +93,7 @@ def symptom(
     within: str = "",
     late: bool = False,
 ) -> str | None:
-    """What is wrong with a forward kernel, or with the two backward ones; None if nothing is.
+    """What is wrong with a forward kernel, that of delta, or the backward pair; None if nothing is.
 
     Args:
         edits: mistakes to make first, in the kernels whose name has `within`.
@@ -102,7 +102,8 @@ def symptom(
     tensors = problem.tensors(d, dtype)
     exact = expected(problem, tensors)
     built = tuple(build(kernel, edits if within in kernel.entry else ()) for kernel in kernels)
-    run = run_forward if len(built) == 1 else run_backward
+    runs = {"row_delta": run_delta}
+    run = runs.get(kernels[0].entry, run_forward if len(built) == 1 else run_backward)
     try:
         results, counts = run(problem, built, tensors, exact, late)
     except EmulationError as error:
@@ -114,6 +115,15 @@ def symptom(
 def run_forward(problem, built, tensors, exact: Expected, late: bool):
     out, lse, counts = forward(*built, *tensors[:3], late=late, **problem.masks)
     return dict(out=(out, exact.out), lse=(lse, exact.lse)), (counts,)
+
+
+def run_delta(problem, built, tensors, exact: Expected, late: bool):
+    """Of any two tensors "b h n d", with q for an output; lse stands for its own gradient."""
+    q, *_, d_out = tensors
+    d_lse = rows_of(q).copy_(exact.lse)
+    wanted = (q.double() * d_out.double()).sum(-1) - d_lse.double()
+    delta, counts = row_delta(*built, d_out, q, d_lse, late=late)
+    return dict(delta=(delta, wanted)), (counts,)
 
 
 def run_backward(problem, built, tensors, exact: Expected, late: bool):

@@ -44,6 +44,13 @@ struct BackwardParams {
   float scale, scale_log2, inner;
 };
 
+struct DeltaParams {
+  Tensor d_out, out;
+  const float* d_lse;  // "b h n", or null where nobody uses lse
+  float* delta;        // "b h n"
+  int queries;
+};
+
 // Places first, ..., last - 1.
 struct Span {
   int first, last;

@@ -10,15 +10,15 @@
 #define OWNED_BYTES (BM * ROW_BYTES)
 #define TILE_BYTES (BN * ROW_BYTES)
 
-// In: a score before its scale, and dP. Out: P and dS.
-DEV void differentiate(float& s, float& dp, float lse, float delta, bool seen,
-                       const BackwardParams& p) {
+// In: a score before its scale, dP, and lse in powers of two. Out: P and dS if the key is seen; if
+// not, anything, even NaN, and zero has to take its place.
+DEV void differentiate(float& s, float& dp, float lse, float delta, const BackwardParams& p) {
   float slope = 1;
 #if SOFTCAP
   s = tanh_fast(p.inner * s);
   slope = 1 - s * s;
 #endif
-  s = seen ? exp2_fast(s * p.scale_log2 - lse * LOG2E) : 0;
+  s = exp2_fast(s * p.scale_log2 - lse);
   dp = s * (dp - delta) * slope;
 }
 
@@ -42,6 +42,7 @@ flash_backward_dkdv(const __grid_constant__ BackwardParams p) {
   const int steps = max(0, end - begin);
   const Span whole = {queries_that_see(key + 16 * M - 1, p.shape).first,
                       queries_that_see(key, p.shape).last};
+  const auto seeing = [&](int r) { return queries_that_see(key + r, p.shape); };
 
   auto load_step = [&](int t) {
     const int head = group * heads + t / steps, first = (begin + t % steps) * BN;
@@ -74,22 +75,22 @@ flash_backward_dkdv(const __grid_constant__ BackwardParams p) {
     float s[M][N][4] = {}, dp[M][N][4] = {};
     multiply_abt(s, tile_k, warp() * 16 * M, tile_q);
     multiply_abt(dp, tile_v, warp() * 16 * M, tile_do);
-    const bool edge = first < whole.first || first + BN > whole.last;
 #pragma unroll
     for (int n = 0; n < N; ++n)
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
-        const int column = column_of(n, e);
-        const float its_lse = load_shared(lse + column), its_delta = load_shared(delta + column);
-        const Span keys = keys_seen_by(first + column, p.shape);
+        const float its_lse = load_shared(lse + column_of(n, e)) * LOG2E;
+        const float its_delta = load_shared(delta + column_of(n, e));
 #pragma unroll
         for (int m = 0; m < M; ++m)
 #pragma unroll
-          for (int i = e; i < 4; i += 2) {
-            const bool seen = !edge || keys.holds(key + row_of(m, i));
-            differentiate(s[m][n][i], dp[m][n][i], its_lse, its_delta, seen, p);
-          }
+          for (int i = e; i < 4; i += 2)
+            differentiate(s[m][n][i], dp[m][n][i], its_lse, its_delta, p);
       }
+    if (first < whole.first || first + BN > whole.last) {
+      mask(s, first, 0, seeing);
+      mask(dp, first, 0, seeing);
+    }
     multiply_pb(dv, s, tile_do);
     multiply_pb(dk, dp, tile_q);
   }
@@ -117,6 +118,7 @@ flash_backward_dq(const __grid_constant__ BackwardParams p) {
   const int end = (keys_seen_by(last_row, p.shape).last + BN - 1) / BN;
   const Span whole = {keys_seen_by(row + 16 * M - 1, p.shape).first,
                       keys_seen_by(row, p.shape).last};
+  const auto seen = [&](int r) { return keys_seen_by(row + r, p.shape); };
 
   auto load_step = [&](int j) {
     const u32 stage = (j - begin) % 2 * TILE_BYTES;
@@ -135,7 +137,7 @@ flash_backward_dq(const __grid_constant__ BackwardParams p) {
     for (int r = 0; r < 2; ++r) {
       const int query = row + row_of(m, 2 * r);
       const bool there = query < p.shape.queries;
-      lse[m][r] = there ? p.lse[p.shape.row_of(b, head, query)] : 0;
+      lse[m][r] = there ? p.lse[p.shape.row_of(b, head, query)] * LOG2E : 0;
       delta[m][r] = there ? p.delta[p.shape.row_of(b, head, query)] : 0;
     }
   for (int j = begin; j < end; ++j) {
@@ -148,20 +150,12 @@ flash_backward_dq(const __grid_constant__ BackwardParams p) {
     float s[M][N][4] = {}, dp[M][N][4] = {};
     multiply_abt(s, tile_q, warp() * 16 * M, tiles_k + stage);
     multiply_abt(dp, tile_do, warp() * 16 * M, tiles_v + stage);
-    const bool edge = j * BN < whole.first || (j + 1) * BN > whole.last;
 #pragma unroll
-    for (int m = 0; m < M; ++m)
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const Span keys = keys_seen_by(row + row_of(m, 2 * r), p.shape);
-#pragma unroll
-        for (int n = 0; n < N; ++n)
-#pragma unroll
-          for (int e = 2 * r; e < 2 * r + 2; ++e) {
-            const bool seen = !edge || keys.holds(j * BN + column_of(n, e));
-            differentiate(s[m][n][e], dp[m][n][e], lse[m][r], delta[m][r], seen, p);
-          }
-      }
+    for (int i = 0; i < M * N * 4; ++i) {
+      const int m = i / (4 * N), n = i / 4 % N, e = i % 4;
+      differentiate(s[m][n][e], dp[m][n][e], lse[m][e / 2], delta[m][e / 2], p);
+    }
+    if (j * BN < whole.first || (j + 1) * BN > whole.last) mask(dp, j * BN, 0, seen);
     multiply_pb(dq, dp, tiles_k + stage);
   }
   cp_async_wait<0>();

@@ -25,6 +25,7 @@ flash_forward(const __grid_constant__ ForwardParams p) {
   const int end = (keys_seen_by(last_row, p.shape).last + BN - 1) / BN;
   const Span whole = {keys_seen_by(row + 16 * M - 1, p.shape).first,
                       keys_seen_by(row, p.shape).last};
+  const auto seen = [&](int r) { return keys_seen_by(row + r, p.shape); };
 
   Softmax<M> softmax;
   load_tile<BM>(tile_q, p.q.matrix(b, head), p.q.row, first_row, p.shape.queries);
@@ -50,7 +51,7 @@ flash_forward(const __grid_constant__ ForwardParams p) {
       x = tanh_fast(p.inner * x);
     }
 #endif
-    if (j * BN < whole.first || (j + 1) * BN > whole.last) mask(s, row, j * BN, p.shape);
+    if (j * BN < whole.first || (j + 1) * BN > whole.last) mask(s, j * BN, -INF, seen);
     softmax.update(s, p.scale_log2);
 
     cp_async_wait<1>();  // V_j is here; K_{j+1} may be on its way

@@ -83,20 +83,21 @@ template <int M> struct Softmax {
   }
 };
 
-// -inf for the keys that a query does not see; `row` and `column` are those of s[0][0] at lane 0.
-template <int M, int N>
-DEV void mask(float (&s)[M][N][4], int row, int column, const Shape& shape) {
+// `hidden` for the elements of each row outside of its span, `seen(row)`; `column` is that of the
+// matrix's first one. Done apart from the arithmetic and only where it is needed: one branch, where
+// a condition at each element would be as many.
+template <int M, int N, class Seen>
+DEV void mask(float (&acc)[M][N][4], int column, float hidden, Seen seen) {
 #pragma unroll
   for (int m = 0; m < M; ++m)
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const Span seen = keys_seen_by(row + row_of(m, 2 * r), shape);
+      const Span span = seen(row_of(m, 2 * r));
 #pragma unroll
       for (int n = 0; n < N; ++n)
 #pragma unroll
-        for (int e = 2 * r; e < 2 * r + 2; ++e) {
-          if (!seen.holds(column + column_of(n, e))) s[m][n][e] = -INF;
-        }
+        for (int e = 2 * r; e < 2 * r + 2; ++e)
+          if (!span.holds(column + column_of(n, e))) acc[m][n][e] = hidden;
     }
 }
 
@@ -127,10 +128,10 @@ DEV void finish(const Softmax<M>& softmax, const ForwardParams& p, int b, int he
     for (int r = 0; r < 2; ++r) {
       const float l = row_sum(softmax.l[m][r]);
       const int query = row + row_of(m, 2 * r);
-      inverse[m][r] = l > 0 ? 1 / l : 0;
+      inverse[m][r] = l == 0 ? 0 : 1 / l;
       if (query < p.shape.queries && lane() % 4 == 0)
         p.lse[p.shape.row_of(b, head, query)] =
-            l > 0 ? (softmax.m[m][r] * p.scale_log2 + log2_fast(l)) * LN2 : -INF;
+            l == 0 ? -INF : (softmax.m[m][r] * p.scale_log2 + log2_fast(l)) * LN2;
     }
   store_rows(p.out.matrix(b, head), p.out.row, row, p.shape.queries, softmax.o,
              [&](int m, int e) { return inverse[m][e / 2]; });

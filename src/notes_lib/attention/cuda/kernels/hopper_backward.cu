@@ -164,6 +164,7 @@ DEV void consume(const HopperBackwardParams& p, const Shared& shared, const floa
     to_operand(ds_operand, dp);
     issue_pb<WALKED>(dk, ds_operand, q);
     wgmma_wait<0>(dk, dv, p_operand, ds_operand);
+    __syncwarp();  // one lane frees the stage, and all have read lse and delta of it
     ring.release();
   }
   store_rows(p.dv.matrix(blockIdx.z, blockIdx.y), p.dv.row, key, p.shape.keys, dv, {1, 1});
@@ -262,7 +263,7 @@ DEV void consume(const HopperBackwardParams& p, const Shared& shared, const floa
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 KERNEL(const __grid_constant__ HopperBackwardParams p) {
   SHARED(memory);
-  const Shared shared(shared_address(memory));
+  const Shared shared(aligned(shared_address(memory)));
   float* rows = (float*)(memory + (shared.rows - shared.owned));
   if (threadIdx.x == 0) {
     shared.ring_owned().initialise(1, 1);

@@ -160,10 +160,10 @@ DEV void finish(const HopperParams& p, const Tile& tile, int row, const float (&
   for (int r = 0; r < 2; ++r) {
     const float l = row_sum(state.l[r]);
     const int query = row + 8 * r;
-    inverse[r] = l > 0 ? 1 / l : 0;
+    inverse[r] = l == 0 ? 0 : 1 / l;
     if (query < p.shape.queries && threadIdx.x % 4 == 0)
       p.lse[p.shape.row_of(tile.batch, tile.head, query)] =
-          l > 0 ? (state.m[r] * p.scale_log2 + log2_fast(l)) * LN2 : -INF;
+          l == 0 ? -INF : (state.m[r] * p.scale_log2 + log2_fast(l)) * LN2;
   }
   store_rows(p.out.matrix(tile.batch, tile.head), p.out.row, row, p.shape.queries, o, inverse);
 }
@@ -242,7 +242,7 @@ DEV void consume(const HopperParams& p, const Shared& shared, int consumer) {
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 hopper_forward(const __grid_constant__ HopperParams p) {
   SHARED(memory);
-  const Shared shared(shared_address(memory));
+  const Shared shared(aligned(shared_address(memory)));
   if (threadIdx.x == 0) {
     for (int c = 0; c < CONSUMERS; ++c) shared.ring_q(c).initialise(1, 4);  // four warps read it
     shared.ring_k().initialise(1, 4 * CONSUMERS);

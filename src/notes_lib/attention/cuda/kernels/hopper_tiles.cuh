@@ -12,6 +12,13 @@ constexpr u32 LINE = 128;  // bytes of a row of a panel, 64 elements
 constexpr int PANELS = D / 64;
 DEV constexpr u32 tile_bytes(int rows) { return rows * D * 2; }
 
+// The same address. Shared memory starts where SHARED asks for on every driver known, but no manual
+// promises it; anywhere else the swizzle would take the chunks of a tile for one another.
+DEV u32 aligned(u32 start) {
+  if (start % 1024) __trap();
+  return start;
+}
+
 // Tiles that come one after the other through a ring of stages, as one role sees them. Each stage
 // has two barriers of 8 bytes: the phases of `full` end when a tile has landed, those of `free`
 // when all who read it are done with it. `parity` is that of the lap. Whoever fills the stages

@@ -72,8 +72,8 @@ naive(const __grid_constant__ ForwardParams p) {
   if (!inside) return;
   float* out = p.out.matrix(b, head) + query * p.out.row;
 #pragma unroll
-  for (int c = 0; c < COLUMNS; ++c) out[SHARE * c + part] = l > 0 ? o[c] / l : 0;
+  for (int c = 0; c < COLUMNS; ++c) out[SHARE * c + part] = l == 0 ? 0 : o[c] / l;
   if (part == 0)
     p.lse[p.shape.row_of(b, head, query)] =
-        l > 0 ? (m * p.scale_log2 + log2_fast(l)) * LN2 : -INF;
+        l == 0 ? -INF : (m * p.scale_log2 + log2_fast(l)) * LN2;
 }

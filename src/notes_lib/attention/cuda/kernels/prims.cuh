@@ -41,6 +41,17 @@ DEV u32 pack(float low, float high) {
   return both;
 }
 
+// The number whose bits are the lowest 16.
+DEV float widen(u32 bits) {
+#if HALF
+  float x;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"((u16)bits));
+  return x;
+#else
+  return __uint_as_float(bits << 16);
+#endif
+}
+
 DEV float shuffle_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 
 // ---- shared memory

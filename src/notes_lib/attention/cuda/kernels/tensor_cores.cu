@@ -59,7 +59,7 @@ tensor_cores(const __grid_constant__ ForwardParams p) {
         mma(s[0][n], q[k], across(tile_k, 8 * n + g, 16 * k + c),
             across(tile_k, 8 * n + g, 16 * k + c + 8));
 
-    mask(s, row, j, p.shape);
+    mask(s, j, -INF, [&](int r) { return keys_seen_by(row + r, p.shape); });
     softmax.update(s, p.scale_log2);
 
 #pragma unroll
