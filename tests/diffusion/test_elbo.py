@@ -61,7 +61,7 @@ def test_the_bound_holds_and_tightens():
     right for point masses, leaves a gap.
     """
     mixture = GaussianMixture(torch.tensor([[-1.0], [0.8]]), torch.tensor([[0.05], [0.1]]))
-    x0 = mixture.sample(20_000)[0]
+    x0 = mixture.sample(10_000)[0]
     gaps = []
     for steps in (10, 40, 160):
         path = path_of(steps)
@@ -85,7 +85,7 @@ def test_the_posterior_variance_costs_half_of_eulers_constant():
     Near the data the SNR ratio of neighbours is (k + 1) / k, and each term is too large by
     (1/k - log(1 + 1/k)) / 2, whatever T is.
     """
-    steps, x0 = 1000, torch.randn(4000, 1)
+    steps, x0 = 500, torch.randn(4000, 1)
     path = VPTabulated([10.0 / steps] * steps)
     ts = uniform(path, steps)
     oracle = GaussianMixture(torch.zeros(1, 1), torch.ones(1))

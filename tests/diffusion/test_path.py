@@ -3,7 +3,7 @@ from inspect import unwrap
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from notes_lib.diffusion import (
@@ -132,6 +132,7 @@ def test_levels_are_the_path(path):
 
 
 @every_path
+@settings(max_examples=25)
 @given(outside=st.one_of(st.floats(81, 1e9), st.floats(-1e9, -0.01), st.just(float("nan"))))
 def test_times_outside_the_path_are_refused(path, outside):
     x = torch.zeros(2, 3)

@@ -46,7 +46,8 @@ def denoise(x, t):
 def test_ddpm_scheduler(monkeypatch):
     scheduler = in_float64(diffusers.DDPMScheduler(trained_betas=BETAS.numpy(), clip_sample=False))
     levels = DDPM.levels(uniform(DDPM, 1000))
-    for k, (t, s) in zip(range(1000, 0, -1), pairwise(levels), strict=True):
+    steps = list(zip(range(1000, 0, -1), pairwise(levels), strict=True))
+    for k, (t, s) in steps[::20] + steps[-2:]:
         x, z = torch.randn(2, 4, 3)
         monkeypatch.setattr(
             "diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *_, z=z, **__: z

@@ -67,7 +67,9 @@ def test_ddim_scheduler_with_v_prediction(spacing, eta):
     levels = path.levels(torch.tensor([*(k + 1 for k in steps), 0]) / 1000)
     assert levels[0].alpha == 0
     x = torch.randn(4, 3)
-    for k, (t, s) in zip(steps, pairwise(levels), strict=True):
+    for i, (k, (t, s)) in enumerate(zip(steps, pairwise(levels), strict=True)):
+        if i % (len(steps) // 20) and k:
+            continue  # every step would be the same claim: 20 of them and the last
         v_hat, z = torch.sin(2 * x) + t.time * x, torch.randn_like(x)
 
         def denoise(x, time, v_hat=v_hat):

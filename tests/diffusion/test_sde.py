@@ -46,8 +46,8 @@ def generator(seed=0):
 @pytest.mark.equation("eq-score-sde-kernel", "eq-score-sde-families")
 @pytest.mark.parametrize("path", SONG, ids=name)
 def test_the_forward_sde_has_the_paths_kernel(path):
-    """100,000 Euler-Maruyama paths from one point, driven by f and g of the path."""
-    n, ts = 100_000, torch.linspace(1e-3, 1, 401)
+    """25,000 Euler-Maruyama paths from one point, driven by f and g of the path."""
+    n, ts = 25_000, torch.linspace(1e-3, 1, 401)
     x = 1.5 * path.alpha(ts[0]) + path.sigma(ts[0]) * torch.randn(n, 1)
     paths = euler_maruyama(
         lambda t, x: path.drift(t) * x, lambda t, x: path.diffusion_sq(t).sqrt(), x, ts
@@ -65,7 +65,7 @@ def test_the_forward_sde_has_the_paths_kernel(path):
 def test_the_scheme_tends_to_the_kernel_like_h(path):
     """No samples: mean and variance of Euler-Maruyama by recursion, at t = 1/2."""
     errors = []
-    for n in (400, 800, 1600):
+    for n in (200, 400, 800):
         ts = torch.linspace(1e-3, 0.501, n + 1)
         mean, var = path.alpha(ts[0]), path.sigma(ts[0]) ** 2
         for t in ts[:-1]:
@@ -128,7 +128,7 @@ def test_the_chain_tends_to_the_vp_sde_like_one_over_its_length():
 def test_every_lambda_keeps_the_variance(path, lam):
     """Exactly, by recursion: the error of the variance at the end falls like 1/N."""
     errors = []
-    for n in (400, 800, 1600):
+    for n in (400, 800):
         ts = log_snr(path, n, 0.9, 0.1)
         first, last = path.levels(ts[[0, -1]])
         made = output_variance(
@@ -136,11 +136,11 @@ def test_every_lambda_keeps_the_variance(path, lam):
             start_variance=0.25 * first.alpha**2 + first.sigma**2,
         )  # fmt: skip
         errors.append(abs(made - 0.25 * last.alpha**2 - last.sigma**2))
-    assert errors[-1] < 0.02 and all(abs(math.log2(a / b) - 1) < 0.15 for a, b in pairwise(errors))
+    assert errors[1] < 0.02 and abs(math.log2(errors[0] / errors[1]) - 1) < 0.15
 
 
 @pytest.mark.equation("eq-score-sde-family")
-@EVERY_LAMBDA
+@pytest.mark.parametrize("lam", [0.5, 2.0])  # either side of 1; 0 is Euler's method, below
 def test_every_lambda_keeps_mean_and_covariance_of_a_mixture(lam):
     """8,000 draws of a 2-D mixture whose components lie aslant."""
     path, n = VPLinear(), 8000
