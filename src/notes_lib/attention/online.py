@@ -87,10 +87,12 @@ def absorb(
 
     .. math::
 
-       m^{(j)} = \max(m^{(j-1)}, \operatorname{rowmax} S),\quad
-       \tilde P = e^{S - m^{(j)}},\quad \alpha = e^{m^{(j-1)} - m^{(j)}},\quad
-       \ell^{(j)} = \alpha\,\ell^{(j-1)} + \operatorname{rowsum}\tilde P,\quad
+       \begin{aligned}
+       m^{(j)} &= \max(m^{(j-1)}, \operatorname{rowmax} S),\quad
+       \tilde P = e^{S - m^{(j)}},\quad \alpha = e^{m^{(j-1)} - m^{(j)}}, \\
+       \ell^{(j)} &= \alpha\,\ell^{(j-1)} + \operatorname{rowsum}\tilde P,\quad
        \tilde O^{(j)} = \alpha\,\tilde O^{(j-1)} + \tilde P V
+       \end{aligned}
 
     The same as :func:`merge` with :func:`softmax_state`; the block is taken relative to the new
     maximum at once, so that nothing but the old state is rescaled.

@@ -71,10 +71,12 @@ def fa1(memory: SlowMemory, tiles: Tiles) -> None:
 
     .. math::
 
-       m_i^{new} = \max(m_i, \tilde m_{ij}),\quad
-       \ell_i^{new} = e^{m_i - m_i^{new}}\ell_i + e^{\tilde m_{ij} - m_i^{new}}\tilde\ell_{ij},\quad
-       O_i \leftarrow \frac{\ell_i\,e^{m_i - m_i^{new}}\,O_i
+       \begin{aligned}
+       m_i^{new} &= \max(m_i, \tilde m_{ij}),\quad
+       \ell_i^{new} = e^{m_i - m_i^{new}}\ell_i + e^{\tilde m_{ij} - m_i^{new}}\tilde\ell_{ij}, \\
+       O_i &\leftarrow \frac{\ell_i\,e^{m_i - m_i^{new}}\,O_i
            + e^{\tilde m_{ij} - m_i^{new}}\tilde P_{ij}V_j}{\ell_i^{new}}
+       \end{aligned}
 
     Keys and values are read once. The states of all rows, with the output normalised, wait in slow
     memory, and `ell` and `m` stay there for the backward pass.

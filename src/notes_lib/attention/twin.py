@@ -80,8 +80,10 @@ def flash_backward(
 
     .. math::
 
-       P = e^{S - L},\quad dV = P^\top dO,\quad dP = dO\,V^\top,\quad
-       dS = P \circ (dP - D),\quad dQ = \tau\,dS\,K,\quad dK = \tau\,dS^\top Q
+       \begin{aligned}
+       P &= e^{S - L},\quad dV = P^\top dO,\quad dP = dO\,V^\top, \\
+       dS &= P \circ (dP - D),\quad dQ = \tau\,dS\,K,\quad dK = \tau\,dS^\top Q
+       \end{aligned}
 
     Args:
         delta: :math:`D`, see :func:`row_delta`.

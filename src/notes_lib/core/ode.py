@@ -139,9 +139,11 @@ def adaptive(
     A step is accepted if every row's error, in units of the tolerance, is at most 1:
 
     .. math::
-        E = \max_{\mathrm{rows}} \sqrt{\frac1d \sum_i \Bigl(\frac{e_i}
-        {\mathrm{atol} + \mathrm{rtol}\,\max(|x_i|, |x_i'|)}\Bigr)^2}, \qquad
-        h \leftarrow 0.9\,h\,E^{-0.7/(q+1)}\,E_{\mathrm{last}}^{0.4/(q+1)}
+        \begin{aligned}
+        E &= \max_{\mathrm{rows}} \sqrt{\frac1d \sum_i \Bigl(\frac{e_i}
+        {\mathrm{atol} + \mathrm{rtol}\,\max(|x_i|, |x_i'|)}\Bigr)^2}, \\
+        h &\leftarrow 0.9\,h\,E^{-0.7/(q+1)}\,E_{\mathrm{last}}^{0.4/(q+1)}
+        \end{aligned}
 
     (a PI controller; factors are kept in [0.2, 5], and a rejected step is not followed by growth).
     Hairer, Norsett & Wanner (1993), section II.4, and Hairer & Wanner (1996), section IV.2. The

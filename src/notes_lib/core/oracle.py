@@ -75,9 +75,11 @@ class GaussianMixture:
         r"""The exact denoiser.
 
         .. math::
-            \mathbb E[x_0 \mid x] = \sum_k r_k \Bigl(\mu_k + \frac{\alpha v_k}
-            {\alpha^2 v_k + \sigma^2}(x - \alpha\mu_k)\Bigr), \qquad
-            r_k \propto w_k\, \mathcal N(x; \alpha\mu_k, \alpha^2 v_k + \sigma^2)
+            \begin{aligned}
+            \mathbb E[x_0 \mid x] &= \sum_k r_k \Bigl(\mu_k + \frac{\alpha v_k}
+            {\alpha^2 v_k + \sigma^2}(x - \alpha\mu_k)\Bigr), \\
+            r_k &\propto w_k\, \mathcal N(x; \alpha\mu_k, \alpha^2 v_k + \sigma^2)
+            \end{aligned}
         """
         log_joint, gain, residual = self._log_joint(x, alpha, sigma)
         return einsum(log_joint.softmax(-1), self.means + gain * residual, "b k, b k d -> b d")

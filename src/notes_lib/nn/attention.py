@@ -40,7 +40,7 @@ class KVCache:
 class MultiHeadAttention(nn.Module):
     r"""Attention in several subspaces at once, Vaswani et al. (2017), section 3.2.2.
 
-    .. math:: \operatorname{concat}_i(\mathrm{head}_i)\,W^O = \sum_i \mathrm{head}_i\,W^O_i, \qquad
+    .. math:: \operatorname{concat}_i(\mathrm{head}_i)\,W^O = \sum_i \mathrm{head}_i\,W^O_i, \quad
         \mathrm{head}_i = \operatorname{attend}(x W^Q_i,\ y W^K_i,\ y W^V_i)
 
     with y the `memory`, or x itself: :eq:`eq-transformer-heads`.

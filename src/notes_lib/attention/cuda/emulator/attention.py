@@ -9,7 +9,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from ..params import BackwardParams, DeltaParams, ForwardParams
-from . import Emulated, EmulationError
+from .emulated import Emulated, EmulationError
 
 MARGIN = 128  # rows of NaN on either side of an output
 
@@ -27,7 +27,7 @@ def forward(
     """(out, lse, counts) of a kernel that takes ForwardParams.
 
     Args:
-        late: see :class:`~notes_lib.attention.cuda.emulator.Emulated`.
+        late: see :class:`~notes_lib.attention.cuda.emulator.emulated.Emulated`.
         scale: of the scores; 1 / sqrt(d) when None.
         masks: window and softcap; the causal mask is the kernel's own.
 

@@ -17,8 +17,8 @@ from ..hopper import (
     hopper_forward,
 )
 from ..kernel import Kernel
-from . import Edit, Emulated, EmulationError, build
 from .attention import grid, refuse_strays, rows_of, surrounded
+from .emulated import Edit, Emulated, EmulationError, build
 from .mutants import Mutant
 from .problems import Problem, differ, expected, layout_of
 
@@ -37,7 +37,7 @@ def forward(
     """(out, lse, counts), with the scale 1 / sqrt(d).
 
     Args:
-        late: see :class:`~notes_lib.attention.cuda.emulator.Emulated`.
+        late: see :class:`~notes_lib.attention.cuda.emulator.emulated.Emulated`.
         blocks: of the grid; None for one a tile.
         together: heads whose tiles are mixed; None for as many as the L2 cache holds.
 

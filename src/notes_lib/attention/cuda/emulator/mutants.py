@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ..kernel import Kernel
 from ..variants import flash_backward, flash_forward, row_delta, tensor_cores
-from . import Edit
+from .emulated import Edit
 from .problems import Problem, symptom
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ...softmax import scores, softmax_attention, visible
 from ..kernel import Kernel
-from . import Edit, EmulationError, build
 from .attention import backward, forward, row_delta, rows_of, surrounded
+from .emulated import Edit, EmulationError, build
 
 # Relative error of out, dq, dk and dv. P or dS is rounded to 16 bits, and so is the result: twice
 # 2^-9 = 3.9e-3 for bfloat16 and 4.9e-4 for half where one number decides, less where many do.
